@@ -360,6 +360,7 @@ LONG = {
     "studio/sentence_list.py": "the sentences that pages show in another language",
     "tasks/base.py": "what a task is",
     "tasks/classify/evaluation.py": "the scores of one label an image",
+    "tasks/detect/object_task.py": "what the tasks of objects have in common",
     "tasks/result.py": "what reports lay out, as data",
     "tasks/segment/targets.py": "masks as truths of a training",
     "tasks/segment/task.py": "the task of segmentation",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_encoders import TINY
 from torchvision.ops import generalized_box_iou
 
+from vitrail.infer.openvino_backend import OfImages
 from vitrail.layers.boxes import moved, overlaps, to_centre, to_corners
 from vitrail.layers.deformable_attention import DeformableAttention, dense_rows
 from vitrail.layers.projector import Projector
 from vitrail.layers.query_decoder import DecoderShape, QueryDecoder
 from vitrail.layers.sdpa import Recorder
-from vitrail.models.factory import create_encoder
+from vitrail.models.factory import build, create_encoder
+from vitrail.runs.network import build_network, build_task
 
 GRID = (5, 7)
 
@@ -104,8 +107,8 @@ def test_only_the_first_group_answers():
     net, maps = decoder(), torch.randn(2, 32, *GRID)
     trained, used = net.train()(maps), net.eval()(maps)
     assert trained.layers.boxes.shape == (2, 2, 18, 4)
-    assert used.layers.boxes.shape == (2, 2, 6, 4)
-    torch.testing.assert_close(used.layers.boxes, trained.layers.boxes[:, :, :6], rtol=0, atol=1e-6)
+    assert used.layers.boxes.shape == (2, 1, 6, 4)  # what the last layer found is the answer
+    torch.testing.assert_close(used.layers.boxes, trained.layers.boxes[:, -1:, :6], rtol=0, atol=1e-6)
     assert used.proposals.shape == (2, 35, 4)
 
 
@@ -132,3 +135,32 @@ def test_every_encoder_has_a_map_for_queries(name, size):
     made = projector(features)
     assert made.shape[:2] == (1, 16)
     assert min(made.shape[2:]) >= 7
+
+
+@pytest.mark.parametrize("kind", ["detect", "instances"])
+@pytest.mark.parametrize("name", ["dinov2", "rf_detr"])
+@torch.no_grad()
+def test_a_detector_is_exported_with_a_free_batch(kind, name):
+    config, _ = TINY[name]
+    task = build_task(kind, ["a", "b"], {"width": 64, "layers": 2, "queries": 5, "margin": 0.01})
+    network = OfImages(build_network(build(config), task).eval())
+    images = torch.randn(3, config.channels, *config.size)
+    free = {"images": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(network, (images[:2],), dynamic_shapes=free)
+    for found, expected in zip(program.module()(images), network(images), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_cells_near_the_border_propose_nothing():
+    """Both networks have the same weights; the proposals that are chosen differ."""
+    torch.manual_seed(3)
+    plain = QueryDecoder(DecoderShape(32, 1, queries=6, groups=1, heads=2, hidden=8), 2).eval()
+    inner = QueryDecoder(DecoderShape(32, 1, queries=6, groups=1, heads=2, hidden=8, margin=0.2), 2).eval()
+    inner.load_state_dict(plain.state_dict())
+    maps = torch.randn(1, 32, 5, 4)  # centres of rows at 0.1, 0.3 … and of columns at 0.125, 0.375 …
+    assert torch.equal(plain(maps).proposals, inner(maps).proposals)
+    chosen = inner(maps).first.boxes[0, :, :2]
+    rows, cols = torch.tensor([0.3, 0.5, 0.7]), torch.tensor([0.375, 0.625])
+    expected = torch.cartesian_prod(cols, rows)
+    assert {tuple(one) for one in chosen.tolist()} == {tuple(one) for one in expected.tolist()}
+    assert not torch.equal(plain(maps).first.boxes, inner(maps).first.boxes)

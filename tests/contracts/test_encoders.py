@@ -17,6 +17,7 @@ from vitrail.layers.tokens import Tokens
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.detr import DetrConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.eomt import EoMTConfig
 from vitrail.models.factory import build, describe, presets_of, rebuild
 from vitrail.models.mixer import MixerConfig
 from vitrail.models.rf_detr import RfDetrConfig
@@ -114,8 +115,28 @@ TINY = {
         RfDetrConfig((21, 35), 7, 5, width=33, depth=2, heads=3, windows=1, taps=(1, 2)),
         (14, 49),
     ),
+    "eomt": (
+        EoMTConfig(
+            (21, 35),
+            7,
+            5,
+            width=33,
+            depth=3,
+            heads=3,
+            hidden=41,
+            registers=2,
+            queries=5,
+            query_blocks=2,
+            drop_path=0.1,
+        ),
+        (14, 49),
+    ),
+    "eomt-last-block": (
+        EoMTConfig((21, 35), 7, 5, width=33, depth=2, heads=3, registers=0, queries=3, query_blocks=1),
+        (14, 49),
+    ),
     "detr": (
-        DetrConfig((70, 99), 5, (1, 2, 1, 1), (4, 6, 10, 14), width=36, heads=3, hidden=41, depth=2),
+        DetrConfig((70, 99), 5, (1, 2, 1, 1), (4, 6, 10, 14), width=36, heads=3, hidden=47, depth=2),
         (65, 130),
     ),
     "detr-learned": (
@@ -180,8 +201,8 @@ def test_levels_are_what_the_blocks_named_or_the_stages_end_with(case):
         last, first = features.levels
         assert torch.equal(features.tokens.x, encoder(images).tokens.x)
         assert torch.equal(last, features.tokens.map())
-        x = ends["first"].x if isinstance(ends["first"], Tokens) else ends["first"]
-        assert torch.equal(first, features.tokens.with_x(encoder.norm(x)).map())
+        end = ends["first"] if isinstance(ends["first"], Tokens) else features.tokens.with_x(ends["first"])
+        assert torch.equal(first, end.with_x(encoder.norm(end.x)).map())
         assert not torch.equal(first, last)
         for wrong in ((), (0,), (depth + 1,)):
             with pytest.raises(SettingError, match=f"the blocks 1 to {depth}"):
@@ -287,6 +308,7 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
         "mixer",
         "rf_detr",
         "detr",
+        "eomt",
     ],
 )
 def test_compiles_into_one_graph(name):

@@ -11,7 +11,13 @@ from test_encoders import TINY
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
 from vitrail.explainers import attention_viewer
-from vitrail.explainers.attention_maps import Attention, AttentionSettings, looks_of
+from vitrail.explainers.attention_maps import (
+    Attention,
+    AttentionSettings,
+    looks_of,
+    query_row,
+    token_names,
+)
 from vitrail.explainers.methods import build_explainer, compatible_methods
 from vitrail.explainers.network_analysis import look_inside
 from vitrail.explainers.rollout import Rollout, RolloutSettings, dense, follow, on_grid, start
@@ -157,3 +163,10 @@ def test_shuffled_weights_answer_otherwise(case):
     assert not torch.allclose(theirs, ours)
     for a, b in zip(twin.parameters(), subject.network.parameters(), strict=True):
         torch.testing.assert_close(a.sort().values.sum(), b.sort().values.sum(), rtol=1e-3, atol=1e-3)
+
+
+def test_class_tokens_of_windows_have_names_of_their_own():
+    assert token_names(("cls", "cls", "reg", "dist")) == ["cls1", "cls2", "reg1", "dist"]
+    assert token_names(("cls", "reg")) == ["cls", "reg1"]
+    assert query_row("", ("cls", "cls"), (1, 2)).tolist() == [[0.5, 0.5, 0.0, 0.0]]
+    assert query_row("cls2", ("cls", "cls"), (1, 2)).tolist() == [[0.0, 1.0, 0.0, 0.0]]

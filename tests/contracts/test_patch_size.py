@@ -22,6 +22,8 @@ CAN = [
     "deit-distilled",
     "deit3",
     "rf_detr-one-window",
+    "eomt",
+    "eomt-last-block",
 ]
 GRID = (3, 5)  # of all of them, in patches of 7
 

@@ -297,7 +297,7 @@ def test_classes_that_a_folder_names_are_known(tmp_path):
         open_teacher(str(tmp_path / "timm"), ("a", "b", "c", "d", "x"), steps)
     assert labels_of({"id2label": {"1": "cat", "0": "dog"}}) == ("dog", "cat")
     assert labels_of({"id2label": {"0": "LABEL_0"}}) == ()
-    assert labels_of({"id2label": {"0": "dog", "2": "cat"}}) == ()
+    assert labels_of({"id2label": {"0": "dog", "2": "cat"}}) == ("dog", "N/A", "cat")
 
 
 def test_a_processor_of_pictures_and_text_is_read(tmp_path):

@@ -181,8 +181,6 @@ CANNOT = {
     "vit-position-relative",
     "rf_detr",
     "rf_detr-base",
-    "detr",
-    "detr-learned",
 }
 
 

@@ -13,7 +13,7 @@ THINGS = np.array([True, False, True, False])
 
 
 def objects(*windows, kinds, crowd=None):
-    """Return objects of rectangles (top, left, bottom, right)."""
+    """Return objects of rectangles (top, left, bottom, right); `kinds` are places among the things."""
     masks = np.zeros((len(windows), *SIZE), bool)
     for mask, (top, left, bottom, right) in zip(masks, windows, strict=True):
         mask[top:bottom, left:right] = True
@@ -22,7 +22,7 @@ def objects(*windows, kinds, crowd=None):
 
 
 def test_the_smaller_object_lies_on_top_and_crowds_below():
-    true = objects((0, 0, 2, 2), (0, 0, 4, 4), (0, 0, 1, 8), kinds=[0, 2, 2], crowd=[False, False, True])
+    true = objects((0, 0, 2, 2), (0, 0, 4, 4), (0, 0, 1, 8), kinds=[0, 1, 1], crowd=[False, False, True])
     found = true_map(true, np.full(SIZE, 255, np.uint8), THINGS)
     assert found.ids[0].tolist() == [1, 1, 2, 2, 3, 3, 3, 3]
     assert found.ids[3].tolist() == [2, 2, 2, 2, 0, 0, 0, 0]
@@ -43,7 +43,7 @@ def test_stuff_is_one_segment_a_class_beside_objects():
 
 
 def test_an_object_without_a_visible_pixel_is_left_out():
-    true = objects((0, 0, 1, 2), (0, 0, 1, 2), (2, 2, 3, 3), kinds=[0, 2, 0])
+    true = objects((0, 0, 1, 2), (0, 0, 1, 2), (2, 2, 3, 3), kinds=[0, 1, 0])
     found = true_map(true, np.full(SIZE, 1, np.uint8), THINGS)
     assert found.kinds.tolist() == [2, 0, 1]  # of equal objects the later one lies on top
     assert sorted(np.unique(found.ids).tolist()) == [1, 2, 3]

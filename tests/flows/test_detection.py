@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scenes import SHAPES, boxed
 
+from vitrail.data.labels import count
 from vitrail.infer.predictor import load
 from vitrail.runs.train_options import TrainOptions
 from vitrail.tasks.detect.tiles import merge_tiles, tiles_of
@@ -126,7 +127,7 @@ def test_predictions_are_drawn_and_written_as_labels(data, run, vitrail, tmp_pat
     for picture in pictures:
         shutil.copy(picture, labels / "images")
     told = good(vitrail("check", labels)).stdout  # what is written can be read, and trained on
-    assert f"{sum(len(one['boxes']) for one in answers)} boxes on 2 images" in told
+    assert f"{count(sum(len(one['boxes']) for one in answers), 'box', 'boxes')} on 2 images" in told
 
 
 def test_a_large_image_is_predicted_in_tiles(data, run, vitrail, tmp_path):

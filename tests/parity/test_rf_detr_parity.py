@@ -176,6 +176,16 @@ def test_what_is_missing_or_left_over_is_named(folder):
             from_path(place / "changed.pth", network={"heads": 3})
 
 
+def test_a_part_that_is_missing_is_never_made_up(folder):
+    _, place = folder(BOXES, stated())
+    found = from_path(place)
+    head = {name: tensor for name, tensor in found.head.items() if name != "decoder.layers.1.key.bias"}
+    with pytest.raises(
+        WeightsError, match=r"2 of the 3 parts of transformer.decoder.layers.1.self_attn.in_proj_bias"
+    ):
+        save(rf_detr.table(), found.encoder, head)
+
+
 def test_another_kind_of_head_is_refused(folder):
     _, place = folder(BOXES, stated(decoder_activation_function="gelu"))
     with pytest.raises(WeightsError, match="decoder_activation_function = 'gelu'"):

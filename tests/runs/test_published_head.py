@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from vitrail.core.errors import WeightsError
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.truth import Truth
 from vitrail.infer.predictor import load
 from vitrail.models.factory import create_encoder, describe
 from vitrail.runs.class_layers import class_layers, count_classes
@@ -20,9 +22,10 @@ from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.network import Network, build_network, build_task
 from vitrail.runs.proof import answer
 from vitrail.runs.published import published_model
-from vitrail.weights.class_names import object_names
+from vitrail.runs.published_head import with_own_head
+from vitrail.weights.class_names import object_names, things_of
 from vitrail.weights.convert import convert
-from vitrail.weights.pretrained import from_path
+from vitrail.weights.pretrained import Pretrained, from_path
 
 SIZES = {"width": 32, "hidden": 48, "layers": 2, "queries": 7, "groups": 2, "anchor": 0.1}
 NAMES = ("disc", "square", "N/A")
@@ -100,6 +103,23 @@ def test_a_head_that_does_not_fit_is_refused_with_its_tensors(tmp_path):
     save_file(tensors, second, metadata={"vitrail_encoder": json.dumps(header)})
     with pytest.raises(WeightsError, match=r"is not supported: .*hiden"):
         published_model(str(second))
+
+
+def test_a_panoptic_head_needs_to_know_its_things():
+    names, things = ("disc", "sky", "square"), ("disc", "square")
+    task = build_task("panoptic", Truth("panoptic", names, things=things), SIZES)
+    network = build_network(create_encoder("vit_digits"), task)
+    found = Pretrained(
+        "theirs", network.encoder.config, network.encoder.state_dict(), network.head.state_dict(), "own",
+        labels=names, task="panoptic", settings=task.settings.model_dump(), things=things,
+    )  # fmt: skip
+    answering = with_own_head(found)
+    assert (answering.task.labels, answering.task.truth.things) == (names, things)
+    for name, tensor in answering.network.head.state_dict().items():
+        torch.testing.assert_close(tensor, found.head[name])
+    with pytest.raises(WeightsError, match="do not state which of their 3 classes are single objects"):
+        with_own_head(replace(found, things=()))
+    assert len(things_of([f"class {number}" for number in range(133)])) == 80
 
 
 def test_class_layers_are_found_from_the_head_itself():

@@ -23,6 +23,7 @@ from vitrail.models.factory import create_encoder
 from vitrail.runs.model_file import read_model, write_model
 from vitrail.runs.network import build_network, build_task
 from vitrail.tasks.detect.task import Detect
+from vitrail.tasks.instances.task import SegmentInstances
 from vitrail.tasks.segment.task import Segment
 
 BF16 = {"precision": "bf16", "channels_last": False, "engine": "openvino"}
@@ -45,6 +46,7 @@ def toy(model_file: Callable[..., Path]) -> Callable[..., Path]:
         torch.manual_seed(0)
         task = {
             "detect": lambda: Detect(("disc", "square"), {"threshold": 0.3}),
+            "instances": lambda: SegmentInstances(("disc", "square"), {"threshold": 0.3, "width": 64}),
             "segment": lambda: Segment(Truth("mask", ("ground", "disc", "box")), {"width": 32}),
         }.get(kind, lambda: build_task(kind, ("cat", "dog", "2", "图"), {}))()
         encoder = create_encoder("vit_digits", image=size, settings={"depth": 2})

@@ -156,6 +156,8 @@ def test_broken_files_have_an_error_of_their_own_and_the_others_an_answer(served
         ("multilabel", (), {}),
         ("detect", ("--threshold", "0.0"), {"threshold": 0.0}),
         ("detect", ("--threshold", "0.6"), {"threshold": 0.6}),
+        ("instances", ("--threshold", "0.0"), {"threshold": 0.0}),
+        ("instances", ("--threshold", "0.6"), {"threshold": 0.6}),
         ("segment", (), {}),
     ],
 )
@@ -168,17 +170,20 @@ def test_a_single_image_is_answered_exactly_as_by_the_command(toy, pictures, pre
             found = said(served.post("/predict", files=form([image]), params=params))
             assert found == [wanted]
             if params == {"threshold": 0.0}:
-                assert len(found[0]["boxes"]) > 1
+                objects = found[0]["boxes" if kind == "detect" else "objects"]
+                assert len(objects) > 1
+                assert kind == "detect" or {"rle", "polygons"} <= objects[0].keys()
 
 
-def test_the_mask_is_the_file_that_the_command_writes(toy, pictures, predict, tmp_path):
-    path = toy("segment")
+@pytest.mark.parametrize(("kind", "name"), [("segment", "mask.png"), ("instances", "label_map.png")])
+def test_the_mask_is_the_file_that_the_command_writes(toy, pictures, predict, tmp_path, kind, name):
+    path = toy(kind)
     predict(path, pictures[0], "--out", tmp_path / "masks")
     with answering(path, exact=True) as served:
         answer = served.post("/predict", files=form(pictures[:1]), params={"files": "true"}).json()
         assert "files" not in served.post("/predict", files=form(pictures[:1])).json()["answers"][0]
-    (file,) = (tmp_path / "masks").rglob("*.mask.png")
-    assert base64.b64decode(answer["answers"][0]["files"]["mask.png"]) == file.read_bytes()
+    (file,) = (tmp_path / "masks").rglob(f"*.{name}")
+    assert base64.b64decode(answer["answers"][0]["files"][name]) == file.read_bytes()
 
 
 def test_a_threshold_is_refused_where_there_is_none(served, pictures):

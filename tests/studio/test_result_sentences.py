@@ -34,7 +34,7 @@ def results() -> Iterator[Result]:
     boxes.update(rows, {"found": [one.boxes for one in found]}, [one.boxes for one in truths], [])
     objects = InstanceEvaluation(LABELS, given, 0.4)
     objects.update(rows, {"found": found}, truths, [])
-    things, area = np.array([True, True, False, False]), np.full((SIDE, SIDE), 2, np.uint8)
+    things, area = np.array([True, True, True, False]), np.full((SIDE, SIDE), 3, np.uint8)
     maps = [
         true_map(Instances(one.boxes._replace(crowd=np.zeros(len(one.masks), bool)), one.masks), area, things)
         for one in truths

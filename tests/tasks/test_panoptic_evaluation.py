@@ -117,6 +117,7 @@ def test_the_report_tells_things_from_stuff(whole):
     assert next(iter(result.numbers)) == result.main == "pq"
     number = result.numbers["pq"]
     assert number.low < number.value < number.high
+    assert whole.quick_headline
     assert whole.headline().low == number.low
     classes, means = result.tables
     assert [row[:2] for row in classes.rows] == [
@@ -185,3 +186,4 @@ def test_images_without_segments_and_nothing_at_all():
     empty = PanopticEvaluation(LABELS, THINGS, segments_in)
     assert empty.scores() == {"pq": 0.0, "sq": 0.0, "rq": 0.0, "miou": 0.0, "pictures": 0}
     assert empty.calibrate() == {}
+    assert not empty.quick_headline

@@ -12,6 +12,7 @@ from scenes import boxed
 from torch import nn
 
 from vitrail.data.prepare import prepare
+from vitrail.data.truth import Truth
 from vitrail.infer.predictor import load
 from vitrail.layers.heads import Head
 from vitrail.layers.query_decoder import DecoderShape
@@ -22,7 +23,7 @@ from vitrail.runs.network import build_network, build_task
 from vitrail.runs.train_options import TrainOptions
 from vitrail.tasks.detect.head import DetectHead
 from vitrail.training.fit import train
-from vitrail.training.head_transfer import PublishedHead, carries_over, take_head
+from vitrail.training.head_transfer import PublishedHead, carries_over, settings_from, take_head
 from vitrail.training.initialization import build_from_recipe
 from vitrail.training.resolve_recipe import plan
 from vitrail.training.session import first_batch, training_images
@@ -30,7 +31,7 @@ from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import Pretrained, from_path
 
 SIZES = "width=32,hidden=48,layers=2,queries=12,groups=3,anchor=0.2"
-TAKEN = {"width": 32, "hidden": 48, "layers": 2, "points": 2, "anchor": 0.2, "head_rate": 1}
+TAKEN = {"width": 32, "hidden": 48, "layers": 2, "points": 2, "anchor": 0.2, "margin": 0.0, "head_rate": 1}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,64 @@ def test_a_head_of_another_task_is_left(weights):
     found = from_path(weights)
     task = build_task("segment", ("ground", "disc"), {"width": 32})
     assert take_head(build_network(found.build(), task), task, "segment", found) == ()
+
+
+NARROW = {"width": 32, "hidden": 48, "layers": 2, "queries": 5, "groups": 2}
+SCENE = Truth("panoptic", ("disc", "sky", "square"), things=("disc", "square"))
+
+
+def of_task(name: str, truth: Any, **more: Any) -> tuple[Any, Any]:
+    """Return a network and its task."""
+    task = build_task(name, truth, {**NARROW, **more})
+    return build_network(create_encoder("vit_digits"), task), task
+
+
+def as_weights(network: Any, task: Any, name: str) -> Pretrained:
+    own = network.encoder.config
+    settings, things = task.settings.model_dump(), tuple(task.truth.things)
+    return Pretrained("theirs", own, {}, network.head.state_dict(), "own", None, None, None, (), task.labels, name,
+                      settings, things)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "front", "new"),
+    [
+        ("detect", "instances", "", "; new: masks"),
+        ("instances", "detect", "", "2 classes by name (disc, square)"),
+        ("instances", "panoptic", "things.", "; new: pixels"),
+        ("detect", "panoptic", "things.", "; new: things.masks, pixels"),
+        ("panoptic", "panoptic", "", "3 classes by name (disc, square, sky)"),
+    ],
+)
+def test_related_tasks_share_what_they_have_in_common(source, target, front, new):
+    names = {"panoptic": SCENE}
+    given, task = of_task(source, names.get(source, ("square", "disc")))
+    network, own = of_task(target, names.get(target, ("disc", "square")))
+    said = take_head(network, own, target, as_weights(given, task, source))
+    assert said[0].endswith(new)
+    found, theirs = network.head.state_dict(), given.head.state_dict()
+    assert torch.equal(found[f"{front}decoder.content.weight"] if front else found[next(iter(found))],
+                       theirs["decoder.content.weight"] if front else theirs[next(iter(found))])  # fmt: skip
+
+
+def test_each_part_of_a_panoptic_head_goes_where_it_fits():
+    given, task = of_task("panoptic", SCENE)
+    weights = as_weights(given, task, "panoptic")
+    network, own = of_task("instances", ("square", "star"))
+    take_head(network, own, "instances", weights)
+    rows = given.head.state_dict()["things.decoder.classes.weight"]
+    assert torch.equal(network.head.state_dict()["decoder.classes.weight"], rows[[1, 1]])
+    areas = build_task("segment", ("sky", "disc"), {"width": task.settings.pixel_width})
+    network = build_network(create_encoder("vit_digits"), areas)
+    take_head(network, areas, "segment", weights)
+    rows = given.head.state_dict()["pixels.linear.weight"]
+    assert torch.equal(network.head.state_dict()["linear.weight"], rows[[1, 0]])
+
+
+def test_settings_of_the_same_name_but_another_meaning_are_not_taken():
+    head = PublishedHead("panoptic", {"width": 32, "stem": False, "layers": 2})
+    assert settings_from(head, "segment", {}) == {"head_rate": 1}
+    assert settings_from(head, "instances", {}) == {"head_rate": 1, "width": 32, "layers": 2}
 
 
 class OwnHead(DetectHead):

@@ -177,6 +177,7 @@ def test_norms_biases_tokens_and_positions_do_not_decay():
         ("supervit_s", {"positions.0.table", "prefix.tokens"}),
         ("deit_ti16_distilled", {"position.table", "prefix.tokens"}),
         ("dinov2_s14_reg4", {"position.table", "registers.tokens"}),
+        ("eomt_s", {"position.table", "registers.tokens", "blocks.queries"}),
     ],
 )
 def test_only_matrices_decay_in_every_family(name, free):

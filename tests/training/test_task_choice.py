@@ -293,3 +293,10 @@ def test_the_command_of_a_student_names_no_teacher():
     }
     found = train_command(recipe_of(task), "none", "class")
     assert found.split("none ")[1] == "--val 0.15 --test 0.15 --seed 0"
+
+
+def test_the_tasks_with_a_draft_are_those_with_a_probe():
+    probed = {
+        name for name in catalog.DEFAULT_TASKS.values() if catalog.load("task", name).probe is not Task.probe
+    }
+    assert probed == catalog.DRAFTS

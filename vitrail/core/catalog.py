@@ -26,6 +26,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "mixer": "vitrail.models.mixer:Mixer",
         "rf_detr": "vitrail.models.rf_detr:RfDetr",
         "detr": "vitrail.models.detr:Detr",
+        "eomt": "vitrail.models.eomt:EoMT",
     }
 )
 """Family → its network; the same module holds the family's `PRESETS`."""
@@ -102,6 +103,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "rf_detr_seg_xl",
             "rf_detr_seg_2xl",
         ),
+        "eomt": ("eomt_s", "eomt_b", "eomt_l", "eomt_g"),
         "detr": ("detr_r50", "detr_r50_dc5", "detr_r101", "detr_r101_dc5"),
     }
 )
@@ -166,6 +168,9 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Kind of labels → the default task."""
+
+DRAFTS = frozenset(("classify", "multilabel", "segment"))
+"""The default tasks with a draft: a head that is fitted on features of a frozen network."""
 
 ELASTIC, DISTILL = "elastic", "distill"
 """The tasks that wrap another one: for several costs at once, and for distillation."""

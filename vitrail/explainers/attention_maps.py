@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.grids import Grid, spread
+from vitrail.explainers.grids import Grid, before_joining, spread
 from vitrail.explainers.streaming import Piecewise
 from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, TokenIndex
@@ -61,7 +61,8 @@ def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
     with torch.inference_mode():
         images = pixels.to(subject.device)
         grid = subject.network.encoder(images[:1]).tokens.grid
-        recorder = _Rows(query_row(query, subject.spec.prefix, grid), grid)
+        prefix = subject.spec.prefix
+        recorder = _Rows(query_row(query, prefix, grid), grid, len(prefix))
         subject.network.encoder(images, record=recorder)
     return [row.cpu() for row in recorder.found()]
 
@@ -75,9 +76,9 @@ def _place(kind: str, number: int, count: int) -> int:
 class _Rows(Piecewise):
     """Extracts one row of every attention call, head by head."""
 
-    def __init__(self, query: Tensor, grid: Grid) -> None:
+    def __init__(self, query: Tensor, grid: Grid, tokens: int) -> None:
         super().__init__()
-        self.query, self.last = query, grid  # the query, as weights on the last grid
+        self.query, self.last, self.tokens = query, grid, tokens  # the query, as weights on the last grid
         self.rows: list[list[Tensor]] = []
         self.grids: list[Grid] = []
         self._here = query
@@ -85,7 +86,8 @@ class _Rows(Piecewise):
     def begin(self, place: TokenIndex) -> None:
         self.rows.append([])
         self.grids.append(self.grid)
-        self._here = spread(self.query, self.last, self.grid, self.prefix)
+        here = spread(self.query, self.last, self.grid, self.tokens)
+        self._here = before_joining(here, self.tokens, self.prefix)
 
     def take(self, piece: AttentionMap) -> None:
         row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)

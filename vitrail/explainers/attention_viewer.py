@@ -21,8 +21,9 @@ BUDGET = 10_000_000
 def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:
     """Return the attention of one image for the page: pixels (1, channels, height, width) -> plain data.
 
-    One entry per layer: its cells (rows, cols), heads, and bytes in base64, (heads, prefix + cells, cells), each row
-    divided by its largest weight; `tops` are these weights in percent of the row. Weight on prefix tokens is left out.
+    One entry per layer: its cells (rows, cols), prefix tokens, heads, and bytes in base64, (heads, prefix + cells,
+    cells), each row divided by its largest weight; `tops` are these weights in percent of the row. Weight on prefix
+    tokens is left out.
     """
     cells = max(1, int((BUDGET / max(1, subject.spec.blocks) / 12) ** 0.5))
     recorder = _Cells(cells)
@@ -40,6 +41,7 @@ def _packed(weights: Tensor, grid: Grid) -> dict[str, Any]:
     return {
         "rows": grid[0],
         "cols": grid[1],
+        "prefix": weights.shape[1] - weights.shape[2],
         "heads": len(weights),
         "data": base64.b64encode(shares.tobytes()).decode(),
         "tops": [[round(100 * top, 2) for top in head] for head in tops[..., 0].tolist()],
@@ -86,4 +88,7 @@ class _Cells(Piecewise):
             total / count[None, :, None].clamp(min=1)
             for total, count in zip(self.sums, self._queries, strict=True)
         ]
-        return [(mean[:, :-1, self.prefix : -1], grid) for mean, grid in zip(means, self.grids, strict=True)]
+        return [
+            (mean[:, :-1, mean.shape[2] - 1 - grid[0] * grid[1] : -1], grid)
+            for mean, grid in zip(means, self.grids, strict=True)
+        ]

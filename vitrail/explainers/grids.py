@@ -42,6 +42,18 @@ def gathered(column: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
     return torch.cat([column[:, :prefix], places.flatten(1)], 1)
 
 
+def before_joining(row: Tensor, prefix: int, first: int) -> Tensor:
+    """Leave out the prefix tokens that join later, those after the `first`: (b, prefix + n) -> (b, first + n)."""
+    return row if first == prefix else torch.cat([row[:, :first], row[:, prefix:]], 1)
+
+
+def after_joining(earlier: Tensor, row: Tensor, prefix: int, first: int) -> Tensor:
+    """Return `earlier`, (b, first + n), with the tokens of `row` that join later: (b, prefix + n)."""
+    if first == prefix:
+        return earlier
+    return torch.cat([earlier[:, :first], row[:, first:prefix], earlier[:, first:]], 1)
+
+
 def pooled(cells: Tensor, new: Grid) -> Tensor:
     """Return the mean of each of `new` cells of a map: (b, row, col) -> (b, *new)."""
     down, across = (overlap(b, a).to(cells) for a, b in zip(cells.shape[1:], new, strict=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitrail.core.errors import InsufficientMemoryError
 from vitrail.explainers import rollout
-from vitrail.explainers.grids import gathered, spread
+from vitrail.explainers.grids import after_joining, before_joining, gathered, spread
 from vitrail.explainers.methods import NoSettings
 from vitrail.explainers.rollout import Layer, TokenWeights, follow, in_place, on_grid
 from vitrail.explainers.target import Subject
@@ -118,7 +118,10 @@ def _pooled(shares: Sequence[AttentionMap], row: Tensor, features: Features) -> 
     for share in reversed(shares):
         row, own, through = (spread(one, grid, share.grid, prefix) for one in (row, own, through))
         grid = share.grid
-        through = through + share.left_multiply(through + own)  # R̂ ← R̂ + Ā (R̂ + I), without subtracting I
+        # R̂ ← R̂ + Ā (R̂ + I), without subtracting I
+        mine, more = (before_joining(one, prefix, share.prefix) for one in (own, through))
+        more = more + share.left_multiply(more + mine)
+        through = after_joining(more, through, prefix, share.prefix)
     return TokenWeights(row + through, grid, prefix)
 
 
@@ -132,6 +135,8 @@ def _sums(shares: Sequence[AttentionMap], features: Features) -> Tensor:
     column = shares[0].weights.new_zeros(features.tokens.x.shape[0], shares[0].size[1])
     for share in shares:
         column, grid = gathered(column, grid, share.grid, prefix), share.grid
+        joined = column.new_zeros(len(column), share.prefix)
+        column, prefix = after_joining(column, joined, share.prefix, prefix), share.prefix
         column = share.evened(column)  # a merged token goes on with the mean of its patches
         column = column + share.right_multiply(column + 1)
     return gathered(column, grid, features.tokens.grid, prefix)

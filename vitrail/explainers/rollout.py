@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.grids import Grid, spread
+from vitrail.explainers.grids import Grid, after_joining, before_joining, spread
 from vitrail.explainers.streaming import Inputs, Step, pull_through
 from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, Recorder
@@ -143,13 +143,14 @@ def follow(layers: Sequence[Layer], row: Tensor, features: Features) -> TokenWei
     """Pull a row vector over the last tokens through all layers, last first: (b, n) -> TokenWeights.
 
     Multiplying a row from the left never builds the n × n product. Between the stages of a pyramid the row is
-    distributed over the finer grid by area.
+    distributed over the finer grid by area. Learned tokens that join within the network keep what reached them.
     """
     grid, prefix = features.tokens.grid, features.tokens.prefix
     for layer in reversed(layers):
         if layer.grid != grid:
             row, grid = spread(row, grid, layer.grid, prefix), layer.grid
-        row = layer.pull(row)
+        earlier = layer.pull(before_joining(row, prefix, layer.prefix))
+        row = after_joining(earlier, row, prefix, layer.prefix)
     return TokenWeights(row, grid, prefix)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex, softmax
 from vitrail.layers.tokens import Tokens
@@ -77,7 +77,7 @@ class Inputs(Recorder):
         self.steps: list[Step] = []
         self._inside = False
 
-    def enter(self, block: nn.Module, tokens: Tokens) -> None:
+    def enter(self, block: Callable[..., object], tokens: Tokens) -> None:
         """Keep the input tokens of a block."""
         super().enter(block, tokens)
         self._inside = True

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.data.labels import count
@@ -172,11 +174,24 @@ class _Tally:
     def add(self, ours: Output, part: Sequence[Pixels]) -> None:
         theirs = self.side.ask(part)
         _refuse_other_shapes({name: ours[name] for name in self.task.outputs}, theirs)
-        apart = float((self.task.fingerprint(ours) - self.task.fingerprint(theirs)).abs().max())
-        self.drift = max(self.drift, apart if apart == apart else float("inf"))  # NaN must not count as equal
+        apart = (self.task.fingerprint(ours) - self.task.fingerprint(theirs)).abs().amax(1)
+        settled = self._settled(ours)
+        # NaN must not count as equal, wherever it is.
+        counted = apart[settled | apart.isnan()].nan_to_num(float("inf"))
+        self.drift = max(self.drift, *counted.tolist(), 0.0)
         equal = self.task.agree(ours, theirs)
         self.same += int(equal.sum())
-        self.ties += int((~equal & self.task.agree(ours, theirs, self.side.allowed)).sum())
+        almost = self.task.agree(ours, theirs, self.side.allowed) | ~settled
+        self.ties += int((~equal & almost).sum())
+
+    def _settled(self, ours: Output) -> Tensor:
+        """Return for which images the prediction does not hang on the last bit of a number: bool (b,)."""
+        settled: Tensor = getattr(self.task, "settled", _always)(ours)
+        return settled
+
+
+def _always(output: Output) -> Tensor:
+    return torch.ones(len(next(iter(output.values()))), dtype=torch.bool)
 
 
 def _refuse_other_shapes(ours: Output, theirs: Output) -> None:

@@ -25,6 +25,17 @@ CLEAR: Mapping[int, str] = MappingProxyType(
     }
 )
 
+PLACE: Mapping[str, str] = MappingProxyType(
+    {
+        "squash": "the input shows the whole image, so resize the map to height × width of the image",
+        "pad": "the image, resized to fit, lies in the middle of the input, so cut off the cells of the padding and "
+        "resize the others to height × width of the image",
+        "crop": "the input is cut from the middle of the resized image, so resize the map to the part of the image "
+        "that it shows; the rest of the image is not seen",
+    }
+)
+"""How to place maps that cover the input in the pixels of the image, by the fit of the preprocessing."""
+
 EXACT = (
     "Checked in float32. A runtime that uses fewer bits by default (OpenVINO uses bf16 if the processor supports it) "
     "gives slightly different outputs; OpenVINO computes in float32 with INFERENCE_PRECISION_HINT f32."
@@ -77,10 +88,7 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
         "attention": "where the class token looks in the last block: (row, col) of the patches, mean over the heads"
         + ("; 0 for patches that were dropped" if predictor.point.keep < 1 else "")
         + ("; patches that were merged share it equally" if predictor.point.merge else ""),
-        **{
-            name: f"raw output of the network, ({', '.join(axes)}), before the task {predictor.task.name} decodes it"
-            for name, axes in predictor.task.outputs.items()
-        },
+        **_raw_words(predictor),
         **_novelty_words(predictor.task.abstention),
     }
     in_image = {one.name: one for one in getattr(predictor.task, "picture_outputs", ())}
@@ -94,6 +102,21 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
         }
         for name in names(predictor, form)
     ]
+
+
+def _raw_words(predictor: Predictor) -> dict[str, str]:
+    """Describe the outputs of the network itself: what the task says of them, else only their axes."""
+    task, place = predictor.task, PLACE[predictor.preprocess.fit]
+    meanings: Mapping[str, str] = getattr(task, "meanings", {})
+    found = {}
+    for name, axes in task.outputs.items():
+        if name in meanings:
+            found[name] = f"({', '.join(axes)}): {meanings[name].format(place=place)}"
+        else:
+            found[name] = (
+                f"raw output of the network, ({', '.join(axes)}), before the task {task.name} decodes it"
+            )
+    return found
 
 
 def _novelty_words(abstention: Abstention | None) -> dict[str, str]:

@@ -50,3 +50,20 @@ def overlaps(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def boxes_of_masks(masks: Tensor) -> Tensor:
+    """Return the extents of masks, bool (…, row, col), as centre and sides in shares of the map: (…, 4).
+
+    The box of an empty mask is 0.
+    """
+    spans = []
+    for axis in (-2, -1):
+        present = masks.any(axis).int()  # columns, then rows
+        count = present.shape[-1]
+        first = present.argmax(-1)
+        end = count - present.flip(-1).argmax(-1)
+        there = present.amax(-1)
+        spans.append((first * there / count, end * there / count))
+    (left, right), (top, bottom) = spans
+    return to_centre(torch.stack([left, top, right, bottom], -1).float())

@@ -7,6 +7,7 @@ that attention weights are not dropped.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -50,7 +51,7 @@ class SinePosition(nn.Module):
     def forward(self, grid: tuple[int, ...], valid: Tensor | None, like: Tensor) -> Tensor:
         """Return the positions of the cells of a grid; `valid` is bool (b, row, col) or None: (b or 1, n, d)."""
         if valid is None:
-            row, col = (torch.arange(side, device=like.device, dtype=torch.float32) + 1 for side in grid)
+            row, col = (torch.arange(1, int(side) + 1, device=like.device).float() for side in grid)
             y, x = row[None, :, None].expand(1, *grid), col[None, None].expand(1, *grid)
         else:
             y, x = (valid.cumsum(axis, dtype=torch.float32) for axis in (1, 2))
@@ -102,7 +103,7 @@ def places(
 
 
 class Attention(nn.Module):
-    """Attention whose queries, keys and values are projections of different vectors."""
+    """Attention with queries, keys and values of different vectors: (b, q, d), (b, k, d), (b, k, d) -> (b, q, d)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -178,7 +179,7 @@ class EncoderLayer(_Layer):
     def __init__(self, shape: LayerShape) -> None:
         super().__init__(shape, 2)
 
-    def forward(self, tokens: Tokens, where: Places, record: Recorder | None = None) -> Tokens:
+    def forward(self, tokens: Tokens, record: Recorder | None = None, *, where: Places) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         x = tokens.x
         y = self.before(x, 1)
@@ -193,12 +194,13 @@ class EncoderLayers(Column):
     def placed(self, tokens: Tokens, where: Places, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         for layer in self:
+            placed = partial(layer, where=where)
             if record is not None:
-                record.enter(layer, tokens)
+                record.enter(placed, tokens)
             if self.checkpointing and record is None and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, where, use_reentrant=False)
+                tokens = checkpoint(placed, tokens, use_reentrant=False)
             else:
-                tokens = layer(tokens, where, record)
+                tokens = placed(tokens, record)
         return tokens
 
 
@@ -209,12 +211,14 @@ class DecoderLayer(_Layer):
         super().__init__(shape, 3)
         self.cross = Attention(shape.width, shape.heads)
 
-    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, where: Places) -> Tensor:
+    def forward(
+        self, x: Tensor, queries: Tensor, memory: Tensor, where: Places, record: Recorder | None = None
+    ) -> Tensor:
         """Vectors (b, q, d), places of queries (q, d), map (b, n, d) -> (b, q, d)."""
         y = self.before(x, 1)
         x = self.after(x, self.self_attention(y + queries, y + queries, y), 1)
         y = self.before(x, 2)
-        found = self.cross(y + queries, memory + where.position, memory, where.bias)
+        found = self.cross(y + queries, memory + where.position, memory, where.bias, record)
         return self.fed(self.after(x, found, 2), 3)
 
 
@@ -227,12 +231,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(layers))
         self.norm = nn.LayerNorm(shape.width)
 
-    def forward(self, memory: Tensor, where: Places) -> list[Tensor]:
-        """Return the vectors of all layers through the one norm."""
+    def forward(self, memory: Tensor, where: Places, record: Recorder | None = None) -> list[Tensor]:
+        """Return the vectors of all layers through the one norm; a recorder gets the attention to the map."""
         queries = self.queries.to(memory.dtype)
         x = torch.zeros_like(queries).expand(memory.shape[0], -1, -1)
         every = []
         for layer in self.layers:
-            x = layer(x, queries, memory, where)
+            x = layer(x, queries, memory, where, record)
             every.append(self.norm(x))
         return every

@@ -145,13 +145,13 @@ class Column(nn.ModuleList):
         super().__init__(blocks)
         self.stations = tuple(len(self) * i // 4 for i in (1, 2, 3)) if stations is None else stations
 
+    def joined(self, turn: int, tokens: Tokens) -> Tokens:
+        """Return the input tokens of a block, counted from 0, with those that join before it, if any."""
+        return tokens
+
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
-        for turn, block in enumerate(self):
-            if record is not None:
-                record.enter(block, tokens)
-            tokens = self._run(turn, block, tokens, record)
-        return tokens
+        return self.tap(tokens, (), record)[0]
 
     def summarise(self, tokens: Tokens, blocks: tuple[int, ...] = ()) -> tuple[Tokens, dict[int, Tokens]]:
         """Tokens of (b, n, d) -> the prefix only, (b, prefix, d), and the tokens after each of `blocks`.
@@ -159,9 +159,10 @@ class Column(nn.ModuleList):
         The last block computes no other token.
         """
         tapped: dict[int, Tokens] = {}
-        count, last = tokens.prefix, len(self) - 1
+        last = len(self) - 1
         for turn, block in enumerate(self):
-            tokens = self._run(turn, block, tokens, None, count if turn == last else None)
+            tokens = self.joined(turn, tokens)
+            tokens = self._run(turn, block, tokens, None, tokens.prefix if turn == last else None)
             if turn + 1 in blocks:
                 tapped[turn + 1] = tokens
         return tokens, tapped
@@ -172,6 +173,7 @@ class Column(nn.ModuleList):
         """Tokens of (b, n, d) -> the output tokens, and the tokens after each of `blocks`, counted from 1."""
         tapped: dict[int, Tokens] = {}
         for turn, block in enumerate(self):
+            tokens = self.joined(turn, tokens)
             if record is not None:
                 record.enter(block, tokens)
             tokens = self._run(turn, block, tokens, record)

@@ -19,3 +19,11 @@ def log_odds(logits: Tensor) -> Tensor:
     share = (logits - logits.logsumexp(-1, keepdim=True)).clamp(max=-0.5)
     less = share - torch.log1p(-share.exp())
     return less.scatter(-1, best, top - others)
+
+
+def pixel_scores(scores: Tensor, masks: Tensor) -> Tensor:
+    """Return log Σ_q p(class | q) · p(pixel | q), from logits (b, q, k + 1) and (b, q, row, col): (b, k, row, col)."""
+    classes = scores.softmax(-1)[..., :-1]
+    sums = torch.matmul(classes.transpose(1, 2), masks.sigmoid().flatten(2))
+    logs: Tensor = sums.clamp(min=torch.finfo(sums.dtype).tiny).log()
+    return logs.view(len(logs), -1, *masks.shape[-2:])

@@ -60,13 +60,17 @@ class MaskBranch(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, maps: Tensor, queries: Sequence[Tensor], size: tuple[int, int]) -> list[Factors]:
-        """Return the factors after each layer: the map (b, d, row, col), queries (b, q, d) a layer, input (h, w)."""
+        """Return the factors after each layer in training, otherwise after the last one only.
+
+        They are made from the map (b, d, row, col), the queries (b, q, d) of each layer, and the size of the input.
+        """
         fine = (max(1, size[0] // FINE), max(1, size[1] // FINE))
         x = F.interpolate(maps, fine, mode="bilinear", align_corners=False)
         found = []
-        for block, one in zip(self.blocks, queries, strict=True):
+        for turn, (block, one) in enumerate(zip(self.blocks, queries, strict=True), 1):
             x = block(x)
-            found.append(Factors(self.queries(one + self.feed(self.norm(one))), self.cells(x)))
+            if self.training or turn == len(self.blocks):
+                found.append(Factors(self.queries(one + self.feed(self.norm(one))), self.cells(x)))
         return found
 
     def masks(self, factors: Factors) -> Tensor:

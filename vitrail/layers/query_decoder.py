@@ -175,7 +175,7 @@ class QueryDecoder(nn.Module):
         references = moved(first.boxes.detach(), self.correction(chosen))
         vectors = self.place(_waves(references, self.shape.width // 2).to(memory.dtype))
         place = Place(vectors, references, memory, grid, groups)
-        x = self.content(chosen).expand(len(maps), queries, -1)
+        x = self.content(chosen).expand(maps.shape[0], queries, -1)
         read = []
         for layer in self.layers:
             x = layer(x, place, record)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.layers.tokens import Tokens
 
@@ -139,7 +139,7 @@ class Recorder:
         self.grid: tuple[int, ...] = ()
         self.prefix = 0
 
-    def enter(self, block: nn.Module, tokens: Tokens) -> None:
+    def enter(self, block: Callable[..., object], tokens: Tokens) -> None:
         """Record the grid and the number of prefix tokens for the calls of the next block."""
         self.set_grid(tokens.grid, tokens.prefix)
 

@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
@@ -36,9 +37,9 @@ from vitrail.layers.detr_transformer import (
 from vitrail.layers.encoder import NOTHING, Encoder
 from vitrail.layers.frozen_resnet import EXPANSION, FrozenResNet
 from vitrail.layers.heads import NO_INPUTS, Head, Output
-from vitrail.layers.log_odds import log_odds
+from vitrail.layers.log_odds import log_odds, pixel_scores
 from vitrail.layers.patch_embedding import Sized, check_channels
-from vitrail.layers.sdpa import Recorder
+from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 VALID = "valid"
@@ -134,10 +135,11 @@ class Detr(Encoder):
         return Features(tokens, (*maps[:-1], projected, tokens.map()))
 
     def own_head(self, task: str, classes: int) -> Head | None:
-        """Return the decoder of the paper for `detect`, with its head of masks for `instances`."""
+        """Return the decoder of the paper for `detect`, with its head of masks for `instances` and `panoptic`."""
         if task == "detect":
             return DetrHead(self.config, classes)
-        return DetrMaskHead(self.config, classes) if task == "instances" else None
+        masks = task in ("instances", "panoptic")
+        return DetrMaskHead(self.config, classes, areas=task == "panoptic") if masks else None
 
 
 class DetrHead(Head):
@@ -172,9 +174,17 @@ class DetrHead(Head):
         output = {"boxes": boxes[:, -1], "logits": logits[:, -1], "proposals": logits[:, -1].amax(-1)}
         return {**output, "train.boxes": boxes, "train.logits": logits} if self.training else output
 
+    def attention(self, features: Features) -> list[AttentionMap]:
+        """Return where each query looked, layer by layer: weights (b, h, q, row·col)."""
+        recorder = Recorder()
+        self.decoder(features.tokens.x, self.places(features), recorder)
+        return recorder.maps
+
 
 class DetrMaskHead(DetrHead):
     """Features -> the outputs of `DetrHead`, and `masks` (b, q, row, col), logits at stride 4 (§4.4).
+
+    With `areas` also `areas` (b, k, row, col), the logarithm of Σ_q p(class | q) · p(pixel | q).
 
     Each query's attention to the map, head by head, is refined by convolutions with the maps of the ResNet. In training
     the masks are those of the last layer.
@@ -182,8 +192,9 @@ class DetrMaskHead(DetrHead):
 
     reads = "levels"
 
-    def __init__(self, config: DetrConfig, classes: int) -> None:
+    def __init__(self, config: DetrConfig, classes: int, *, areas: bool = False) -> None:
         super().__init__(config, classes)
+        self.areas = areas
         finer = (EXPANSION * config.planes[2], EXPANSION * config.planes[1], EXPANSION * config.planes[0])
         self.looks = AttentionShares(config.width, config.heads)
         self.masks = FineMasks(config.width + config.heads, finer, config.width)
@@ -194,7 +205,10 @@ class DetrMaskHead(DetrHead):
         vectors = self.decoder(features.tokens.x, where)
         fine, middle, coarse, projected = features.levels[:4]
         looks = self.looks(vectors[-1], features.tokens, where.bias)
-        return {**self.output(vectors), "masks": self.masks(projected, looks, (coarse, middle, fine))}
+        output = {**self.output(vectors), "masks": self.masks(projected, looks, (coarse, middle, fine))}
+        if self.areas:
+            output["areas"] = pixel_scores(self.classes(vectors[-1]), output["masks"])
+        return output
 
 
 class AttentionShares(nn.Module):
@@ -211,7 +225,7 @@ class AttentionShares(nn.Module):
     def forward(self, vectors: Tensor, tokens: Tokens, bias: Tensor | None = None) -> Tensor:
         """Return shares that sum to one over heads and cells together."""
         q, k = self.query(vectors), self.key(tokens.x)
-        q, k = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k))
+        q, k = (rearrange(x, "b n (h e) -> b h n e", h=self.heads) for x in (q, k))
         scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (b, h, q, n)
         scores = (scores if bias is None else scores + bias).transpose(1, 2)
         shares: Tensor = scores.flatten(2).softmax(-1)
@@ -230,8 +244,7 @@ class FineMasks(nn.Module):
         super().__init__()
         if width % self.GROUPS or context % 16:
             raise SettingError(
-                f"The head of masks needs a width that 16 divides, which is {context}, and with the heads a multiple "
-                f"of 8, which is {width}. Choose others."
+                f"The head of masks needs a width of a multiple of 16 whose sum with the heads, {width}, is one of 8."
             )
         widths = (width, width, *(context // part for part in (2, 4, 8, 16)))
         pairs = tuple(pairwise(widths))
@@ -254,7 +267,7 @@ class FineMasks(nn.Module):
             if turn > 1:
                 level = self.adapters[turn - 2](finer[turn - 2])
                 wide = F.interpolate(x, level.shape[-2:], mode="nearest")
-                x = wide + level.repeat_interleave(q, 0)
+                x = (level[:, None] + wide.view(b, q, *wide.shape[1:])).flatten(0, 1)
             x = F.relu(norm(step(x)))
         masks: Tensor = self.last(x)
         return masks.view(b, q, *masks.shape[-2:])

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class DinoV2Config(Sized):
 class DinoV2(ColumnEncoder):
     """The encoder of DINOv2: images (b, channels, height, width) -> Features of one column."""
 
-    Config = DinoV2Config
+    Config: ClassVar[type[Any]] = DinoV2Config
 
     def __init__(self, config: DinoV2Config) -> None:
         super().__init__()

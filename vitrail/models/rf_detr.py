@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
-from vitrail.layers.encoder import Column, ColumnEncoder
+from vitrail.layers.encoder import Column, ColumnEncoder, Encoder
 from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_channels, check_size
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.sdpa import Recorder, TokenIndex, attend
@@ -121,6 +121,16 @@ class RfDetr(ColumnEncoder):
         table, copies = self.position.fitted(patches.grid), c.windows**2
         first = (self.prefix.tokens + table[:, :1]).expand(images.shape[0], copies, -1)
         return Tokens(torch.cat([first, patches.x + table[:, 1:]], 1), patches.grid, copies)
+
+    def folded(self) -> Encoder:
+        """Return an equal network whose position table has the size of its image, or itself if it has."""
+        if self.config.table is None:
+            return self
+        twin = RfDetr(replace(self.config, table=None))
+        with torch.no_grad():
+            table = self.position.fitted(twin.position.grid)
+        twin.load_state_dict({**self.state_dict(), "position.table": table})
+        return twin.train(self.training)
 
 
 class Order(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitrail.core.catalog import load
+from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
 from vitrail.runs.network import build_network, build_task
 
@@ -26,9 +28,17 @@ def class_layers(encoder: Encoder, task: str, settings: Mapping[str, Any]) -> di
 
 def _rows(encoder: Encoder, task: str, settings: Mapping[str, Any], count: int) -> dict[str, int]:
     with torch.device("meta"):
-        named = build_task(task, [f"class {number}" for number in range(count)], settings)
+        named = build_task(task, truth_for(task, [f"class {number}" for number in range(count)]), settings)
         head = build_network(encoder, named).head
     return {name: len(tensor) for name, tensor in head.state_dict().items() if tensor.ndim}
+
+
+def truth_for(task: str, names: Sequence[str], things: Sequence[str] = ()) -> Truth:
+    """Return the header of truths with these classes; of a panoptic task without `things` the first is one."""
+    kind: str = load("task", task).kind
+    if kind != "panoptic":
+        return Truth(kind, tuple(names))
+    return Truth(kind, tuple(names), things=tuple(things or names[:1]))
 
 
 def count_classes(head: Mapping[str, Tensor], layers: Mapping[str, int]) -> int:

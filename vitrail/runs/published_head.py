@@ -12,11 +12,10 @@ from vitrail.core.catalog import load
 from vitrail.core.errors import SettingError, UnknownNameError, WeightsError
 from vitrail.core.text import command
 from vitrail.data.labels import shorten
-from vitrail.data.truth import Truth
-from vitrail.runs.class_layers import class_layers, count_classes
+from vitrail.runs.class_layers import class_layers, count_classes, truth_for
 from vitrail.runs.network import Network, build_network, build_task
 from vitrail.tasks.base import Task
-from vitrail.weights.class_names import ObjectNames, object_names
+from vitrail.weights.class_names import ObjectNames, object_names, things_of
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import Pretrained
 
@@ -43,6 +42,8 @@ def with_own_head(found: Pretrained) -> Answering:
     """
     size = published_preprocess(found).size
     encoder, settings = found.build(image=size if size != found.config.size else None), _settings(found)
+    if found.task == "panoptic" and encoder.own_head(found.task, 2) is not None:
+        settings = {"merge": "queries", **settings}  # its queries find things and areas alike
     layers = class_layers(encoder, found.task, settings)
     count = count_classes(found.head, layers)
     if not count:
@@ -51,8 +52,7 @@ def with_own_head(found: Pretrained) -> Answering:
             f"on your images: {command('train', 'IMAGES', '--task', found.task, '--weights', found.name)}"
         )
     named = object_names(found.labels, count)
-    truth = Truth(load("task", found.task).kind, named.names)
-    task = build_task(found.task, truth, settings)
+    task = build_task(found.task, truth_for(found.task, named.names, _things(found, named)), settings)
     network = build_network(encoder, task)
     head = _silenced(found.head, layers, named.unused)
     _load(network, head, found)
@@ -62,10 +62,24 @@ def with_own_head(found: Pretrained) -> Answering:
 def _settings(found: Pretrained) -> dict[str, Any]:
     """Return the settings of the task of these weights; WeightsError if there is no such task, or no such setting."""
     try:
-        build_task(found.task, ["one", "two"], found.settings)
+        build_task(found.task, truth_for(found.task, ["one", "two"]), found.settings)
     except (UnknownNameError, SettingError) as error:
         raise WeightsError(f"The head of the weights {found.name} is not supported: {error}") from error
     return dict(found.settings)
+
+
+def _things(found: Pretrained, named: ObjectNames) -> tuple[str, ...]:
+    """Return the classes that are things; WeightsError for a panoptic head that nobody knows them of."""
+    if load("task", found.task).kind != "panoptic":
+        return ()
+    numbers = [found.labels.index(name) for name in found.things if name in found.labels]
+    things = tuple(named.names[number] for number in numbers) or things_of(named.names)
+    if not things:
+        raise WeightsError(
+            f"The weights {found.name} do not state which of their {len(named.names)} classes are single objects and "
+            "which are areas, so they cannot answer. Only those of COCO are known (133 or 250 classes)."
+        )
+    return things
 
 
 def _silenced(

@@ -47,6 +47,7 @@ class Listing:
     problem: str = ""
     question: Question | None = None
     checked: bool = False
+    kind: str = ""  # of the truths, "" if nothing is known of them
     named: bool = False  # whether a truth is the name of a class, which a person can change by a word
     remembered: dict[Wanted, Selection] = field(default_factory=dict, repr=False, compare=False)
     alike: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
@@ -59,6 +60,11 @@ class Listing:
             name = self.group[row.id]
             counts[name] = counts.get(name, 0) + 1
         return counts
+
+    @cached_property
+    def outlined(self) -> bool:
+        """Whether any truth holds the outline of an object beside its box."""
+        return any('"polygons"' in row.target or '"rle"' in row.target for row in self.rows)
 
     @cached_property
     def by_id(self) -> dict[str, Row]:
@@ -239,8 +245,9 @@ def _ordered(root: Path, rows: Sequence[Row], targets: Targets[Any], layout: Lay
     words = {row.id: targets.words(row) if named else "" for row in rows}
     why = f"{layout.why[:1].upper()}{layout.why[1:]}"
     return Listing(
-        root, _in_groups(rows, group), group, words, why, layout.notes, question=layout.question, named=named
-    )
+        root, _in_groups(rows, group), group, words, why, layout.notes, question=layout.question,
+        kind=targets.truth.kind, named=named,
+    )  # fmt: skip
 
 
 def _in_groups(rows: Sequence[Row], group: Mapping[str, str]) -> tuple[Row, ...]:

@@ -13,6 +13,7 @@ from vitrail.studio.jobs import Queue
 from vitrail.studio.projects import Project
 from vitrail.studio.run_list import summary
 from vitrail.studio.run_view import run_folder
+from vitrail.studio.task_choice import drafted
 from vitrail.studio.train_form import options_of
 from vitrail.studio.workspace import safe_name
 
@@ -26,24 +27,26 @@ class Trainings:
     def __init__(self, datasets: Datasets, queue: Queue) -> None:
         self.datasets, self.workspace, self.queue = datasets, datasets.workspace, queue
 
-    def planned(self, project: Project, form: Mapping[str, str]) -> list[tuple[Words, str]]:
+    def planned(self, project: Project, form: Mapping[str, str], task: str) -> list[tuple[Words, str]]:
         """Return the words of the commands of a form that was sent, each with its run: two where the draft comes first.
+
+        `task` is what will be learned, "" if that is not known: not all have a draft.
 
         Raises:
             SettingError: a value of the form is none of its kind.
         """
         options = options_of(form, project.options)
         open_end = options.tune is None and options.weights != "none" and options.recipe is None
-        if project.builtin or not open_end:
+        if project.builtin or not open_end or not drafted(task):
             return [self._one(project, options, project.name, ())]
         draft = self._one(project, _only_draft(options), f"{project.name} draft", ())
         return [draft, self._one(project, replace(options, tune="full"), project.name, (draft[1],))]
 
-    def start(self, project: Project, form: Mapping[str, str]) -> str:
+    def start(self, project: Project, form: Mapping[str, str], task: str) -> str:
         """Queue what a form asks for, and return the first run."""
         seen, before = self.datasets.revision(project.dataset), None
         with self.queue.naming:
-            planned = self.planned(project, form)
+            planned = self.planned(project, form, task)
             for words, run in planned:
                 before = self.queue.add(project.name, words, _title(words), run, seen, after=before)
         return planned[0][1]

@@ -11,11 +11,13 @@ A task may have these optional members, which are looked up by name (`getattr`):
     for_large(…)      settings for images much larger than the input, and lines that explain them
     in_windows(…)     the output for images larger than the input, from the outputs of their windows
     in_image(…)       the output of an exported graph in the pixels of the image itself (`picture_outputs`)
+    meanings          what outputs of the network are, in words by name; "{place}" becomes how to place maps in an image
     compare(…)        the image with truth, prediction and their difference drawn on it, for pages
     tiles(…), join_tiles(…)  where the tiles of a large image lie, and its prediction from those of its tiles
     write_labels(…)   predictions as files that programs for labelling read ("coco", "yolo")
     glance(…)         a small image of truth beside prediction, shown while a training runs
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
+    settled(output)   for which images the prediction does not hang on the last bit of a number, (b,), for exports
     reader()          the module that makes outputs from feature vectors (`vitrail.layers.mahalanobis`), or None
     losses(output, truths)  the loss of each image, (b,), without smoothing or weights: what an attack on the pixels
                       raises; with it, and `right` among `Evaluation.per_image`, robustness can be measured

@@ -7,11 +7,13 @@ rows that know how objects look learn faster than noise, as RF-DETR's own fine-t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.core.catalog import load
 from vitrail.data.labels import count, shorten
@@ -25,6 +27,12 @@ from vitrail.weights.pretrained import Pretrained
 
 LEAST = 0.5
 """Smallest share of the tensors of a head that must fit, for any to be taken."""
+
+
+PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"things.": ("detect", "instances"), "pixels.": ("segment",)}
+)
+"""Parts of our panoptic head → the tasks whose heads they are."""
 
 
 class PublishedHead(NamedTuple):
@@ -42,9 +50,11 @@ def carries_over(head: PublishedHead | None, task: str) -> bool:
 def settings_from(head: PublishedHead, task: str, stated: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the head for a recipe, and those of a training that does not begin with noise.
 
-    Nothing is returned if the `stated` settings have another width, since then no tensor fits.
+    Tasks whose lists of such settings begin alike have those in common. Nothing is returned if the `stated` settings
+    have another width, since then no tensor fits.
     """
-    sizes: Sequence[str] = load("task", task).head_settings
+    both = zip(load("task", task).head_settings, load("task", head.task).head_settings, strict=False)
+    sizes = [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
     if any(stated.get(name) not in (None, head.settings.get(name)) for name in sizes if name == "width"):
         return {}
     return {
@@ -61,19 +71,63 @@ def take_head(network: Network, task: Task[Any, Any], name: str, found: Pretrain
     if not found.head or not carries_over(PublishedHead(found.task, found.settings), name):
         return ()
     own = network.head.state_dict()
-    layers = class_layers(network.encoder, name, task.settings.model_dump())
-    classes = _Classes.of(task.labels, found, count_classes(found.head, layers))
-    theirs = _regrouped(network, found.head)
-    taken: dict[str, Tensor] = {}
-    for key, tensor in theirs.items():
-        if key in layers and classes.rows:
-            tensor = _rows(tensor, classes.rows, layers[key])
-        if key in own and tensor.shape == own[key].shape:
-            taken[key] = tensor.to(own[key].dtype)
-    if len(taken) < LEAST * len(own):  # another width: what fits by chance helps nobody
+    parts = [(part, _taken(network, part, own, found)) for part in _parts(own, task, name)]
+    taken = {key: tensor for _, one in parts for key, tensor in one.tensors.items()}
+    if not taken:
         return (f"the head of {found.name} does not fit these settings; the head is new",)
     network.head.load_state_dict({**own, **taken})
-    return (_line(found, own, taken, classes if any(key in layers for key in taken) else None),)
+    return (_line(found, own, taken, [one.classes for part, one in parts if one.tensors]),)
+
+
+class _Part(NamedTuple):
+    """A part of a head, or all of it: the beginning of its names, its task by name and as it is."""
+
+    front: str
+    name: str
+    task: Any
+
+
+class _Taken(NamedTuple):
+    """Tensors for a part of a head, with their names in it, and how its classes begin."""
+
+    tensors: Mapping[str, Tensor]
+    classes: _Classes
+
+
+def _parts(own: Mapping[str, Tensor], task: Any, name: str) -> list[_Part]:
+    """Return the parts of a head; a panoptic one of ours has that of instance segmentation and that of segmentation."""
+    things, pixels = PARTS
+    if name == "panoptic" and any(key.startswith(things) for key in own):
+        return [_Part(things, "instances", task.shapes), _Part(pixels, "segment", task.areas)]
+    return [_Part("", name, task)]
+
+
+def _of_published(found: Pretrained, part: _Part) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Return the published tensors and classes for a part: all, or those of the same part of a panoptic head."""
+    front = next((front for front, tasks in PARTS.items() if part.name in tasks), "")
+    if found.task == "panoptic" and front and any(key.startswith(front) for key in found.head):
+        tensors = {key.removeprefix(front): t for key, t in found.head.items() if key.startswith(front)}
+        return tensors, found.labels if part.name == "segment" else found.things
+    fits = found.task in part.task.begins_from
+    return (found.head, found.labels) if fits else ({}, ())
+
+
+def _taken(network: Network, part: _Part, own: Mapping[str, Tensor], found: Pretrained) -> _Taken:
+    """Return what fits a part of a head; nothing if that is less than the share `LEAST`."""
+    head, labels = _of_published(found, part)
+    layers = class_layers(network.encoder, part.name, part.task.settings.model_dump())
+    classes = _Classes.of(part.task.labels, labels, count_classes(head, layers))
+    module = network.head.get_submodule(part.front.rstrip("."))
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in _regrouped(module, head).items():
+        if key in layers and classes.rows:
+            tensor = _rows(tensor, classes.rows, layers[key])
+        place = part.front + key
+        if place in own and tensor.shape == own[place].shape:
+            tensors[place] = tensor.to(own[place].dtype)
+    # Of another width, what fits by chance helps nobody.
+    enough = len(tensors) >= LEAST * sum(key.startswith(part.front) for key in own)
+    return _Taken(tensors if enough else {}, classes)
 
 
 class _Classes(NamedTuple):
@@ -83,11 +137,11 @@ class _Classes(NamedTuple):
     named: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, labels: Sequence[str], found: Pretrained, published: int) -> _Classes:
+    def of(cls, labels: Sequence[str], stated: Sequence[str], published: int) -> _Classes:
         """Match classes by name; the others get the published rows in turn."""
         if not published:
             return cls(())
-        known = object_names(found.labels, published)
+        known = object_names(stated, published)
         places = {_spelling(name): place for place, name in enumerate(known.names)}
         used = [place for place in range(published) if place not in known.unused]
         rows = [places.get(_spelling(name), used[turn % len(used)]) for turn, name in enumerate(labels)]
@@ -104,10 +158,10 @@ def _rows(tensor: Tensor, rows: Sequence[int], more: int) -> Tensor:
     return torch.cat([classes[list(rows)], tensor[len(tensor) - more :]])
 
 
-def _regrouped(network: Network, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a published head with the groups and queries of this network, cut or repeated in turn."""
+def _regrouped(own: nn.Module, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a published head with the groups and queries of this one, cut or repeated in turn."""
     found = dict(head)
-    for place, module in network.head.named_modules():
+    for place, module in own.named_modules():
         if isinstance(module, QueryDecoder):
             found |= dict(_of_decoder(f"{place}." if place else "", module, head))
     return found
@@ -137,24 +191,24 @@ def _of_decoder(
 
 
 def _line(
-    found: Pretrained, own: Mapping[str, Tensor], taken: Mapping[str, Tensor], classes: _Classes | None
+    found: Pretrained, own: Mapping[str, Tensor], taken: Mapping[str, Tensor], classes: Sequence[_Classes]
 ) -> str:
     parts = [f"head of {found.name}: {len(taken)} of {count(len(own), 'tensor')} taken"]
-    if classes is not None:
-        others = len(classes.rows) - len(classes.named)
-        named = f"{count(len(classes.named), 'class', 'classes')} by name ({shorten(classes.named)})"
-        repeated = (
+    named = list(dict.fromkeys(name for one in classes for name in one.named))
+    others = max((len(one.rows) - len(one.named) for one in classes), default=0)
+    if named:
+        parts.append(f"{count(len(named), 'class', 'classes')} by name ({shorten(named)})")
+    if others:
+        parts.append(
             f"{count(others, 'class', 'classes')} with the rows of published ones, repeated, not random"
         )
-        parts += [named] if classes.named else []
-        parts += [repeated] if others else []
     new = [name for name in own if name not in taken]
     if new:
-        parts.append(f"new: {shorten(_parts(new, taken))}")
+        parts.append(f"new: {shorten(_largest(new, taken))}")
     return "; ".join(parts)
 
 
-def _parts(new: Iterable[str], taken: Mapping[str, Tensor]) -> list[str]:
+def _largest(new: Iterable[str], taken: Mapping[str, Tensor]) -> list[str]:
     """Return the largest parts of a head that are new altogether."""
     found = []
     for name in new:

@@ -58,11 +58,13 @@ _STAGE = re.compile(r"stages\.(\d+)\.")
 _BETWEEN = re.compile(r"encoder\.(?:pyramid\.)?(merges|embeds)\.(\d+)\.")
 """The layers between our stages: merge i comes after stage i, embedding i before it."""
 
-_BEHIND = re.compile(r"(?!encoder\.)|encoder\.(?:net\.)?(?:norms?|fc_norm|norm_head|head\w*)\.")
-"""The layers after all blocks: the head, and the norms that belong to no block."""
+_BEHIND = re.compile(
+    r"(?!encoder\.)|encoder\.(?:net\.)?(?:norms?|fc_norm|norm_head|head\w*)\.|encoder\.blocks\.queries$"
+)
+"""The layers after all blocks: the head, the norms that belong to no block; and queries, which are a part of a head."""
 
-_TABLE = re.compile(r"(?:^|[._])(?:table|tokens?\d*|rows|cols|pos_emb(?:ed\w*)?)$")
-"""Learned vectors that are added or appended: positions, relative biases, class tokens, registers; ours and timm's."""
+_TABLE = re.compile(r"(?:^|[._])(?:table|tokens?\d*|queries|rows|cols|pos_emb(?:ed\w*)?)$")
+"""Learned vectors that are added or appended: positions, relative biases, class tokens, queries; ours and timm's."""
 
 
 def _is_table(name: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import WeightsError
@@ -60,6 +61,16 @@ def object_names(stated: Sequence[str], count: int) -> ObjectNames:
     unused = tuple(number for number, name in enumerate(named) if _is_no_class(name))
     names = _unique([f"unused {number}" if number in unused else name for number, name in enumerate(named)])
     return ObjectNames(names, unused, assumed)
+
+
+FIRST_THINGS: Mapping[int, int] = MappingProxyType({133: 80, 201: 91, 250: 91})
+"""Number of outputs of a panoptic head for COCO → the first ones that are things: its 80 things then 53 areas, or by
+COCO's own numbers, of which those up to 90 are things (Kirillov et al. 2019, arXiv:1801.00868; DETR)."""
+
+
+def things_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes of a published panoptic head that are things, by their number; () if that is not known."""
+    return tuple(names[: FIRST_THINGS.get(len(names), 0)])
 
 
 def _is_no_class(name: str) -> bool:

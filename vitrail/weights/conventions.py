@@ -59,6 +59,20 @@ RF_DETR = Conventions(
     ),
 )
 
+DETR = Conventions(
+    "official",
+    gelu="exact",
+    resize="bicubic",
+    preprocessing=Preprocessing(
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        image=(800, 1056),
+        fit="squash",
+        crop_fraction=1.0,
+        interpolation="bilinear",
+    ),
+)
+
 
 PILLOW = MappingProxyType({0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"})
 """Pillow's numbers of filters, which Hugging Face's files contain."""

@@ -19,7 +19,7 @@ from vitrail.weights import rules
 from vitrail.weights.detect_layout import CONVERTED
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import detr, google, huggingface, official, rf_detr, timm
+from vitrail.weights.tables import detr, eomt, google, huggingface, official, rf_detr, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official"]
 
@@ -55,6 +55,8 @@ def convert(
     tensors = rules.save(
         table_for(found.config, cast(Layout, to), found.head.keys()), found.encoder, found.head
     )
+    if found.config.family == "eomt" and found.head:
+        tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
     else:
@@ -82,12 +84,14 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("swin", "official"): official.SWIN,
         ("supervit", "official"): official.SUPERVIT,
         ("vvt", "official"): official.VVT,
+        ("detr", "official"): detr.table(hub=False, masks="masks.last.weight" in head),
+        ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.weight" in head),
         ("rf_detr", "official"): rf_detr.table(),
         ("rf_detr", "huggingface"): rf_detr.table(),
-        ("detr", "official"): detr.table(masks="masks.last.bias" in head),
-        ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.bias" in head),
         ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
+        ("eomt", "huggingface"): _hub_eomt(config),
+        ("eomt", "official"): eomt.official(getattr(config, "upscales", 0)),
     }
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):
@@ -123,6 +127,12 @@ def _hub_dinov2(config: Any) -> Table:
     return huggingface.DINOV2_SWIGLU if getattr(config, "mlp", "") == "swiglu" else huggingface.DINOV2
 
 
+def _hub_eomt(config: Any) -> Table:
+    return eomt.hub(
+        getattr(config, "upscales", 0), "apart" if getattr(config, "mlp", "") == "swiglu" else "gelu"
+    )
+
+
 def _write_own(found: Pretrained, out: Path) -> None:
     tensors = {f"encoder.{name}": tensor for name, tensor in found.encoder.items()}
     tensors |= {f"head.{name}": tensor for name, tensor in found.head.items()}
@@ -135,7 +145,12 @@ def _header(found: Pretrained) -> str:
     header = {
         "encoder": {"family": found.config.family, "config": asdict(found.config)},
         "preprocessing": found.preprocessing and asdict(found.preprocessing),
-        "task": {"name": found.task, "labels": list(found.labels), "settings": dict(found.settings)},
+        "task": {
+            "name": found.task,
+            "labels": list(found.labels),
+            "things": list(found.things),
+            "settings": dict(found.settings),
+        },
         "pool": found.pool,
         "source": found.source,
         "licence": found.licence,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,7 +15,7 @@ from vitrail.core import catalog
 from vitrail.core.errors import WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
-from vitrail.weights import detr_files, hub_folder, infer_config, rules
+from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, layout_of
@@ -107,19 +107,18 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
     lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.notes]
-    lines.append(detr_files.stride_line(config, said))
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
         preprocessing = of_converted(steps)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
-    task, labels, settings = _task_of(header.get("task") or {})
-    labels = labels if task == kind.task else ()
-    settings = {**kind.settings, **(settings if task == kind.task else {})}
+    own = _task_of(header.get("task") or {})
+    own = own if own.task == kind.task else _TaskOf(kind.task)
+    settings, labels = {**kind.settings, **own.settings}, own.labels or kind.labels
     source, licence = kind.conventions.name, header.get("licence")
-    labels = labels or kind.labels
-    return Read(config, weights, source, preprocessing, licence, pool, assumed, labels, kind.task, settings)
+    named = (labels, own.task, settings, own.things)
+    return Read(config, weights, source, preprocessing, licence, pool, assumed, *named)
 
 
 def _stated(asked: Asked, kind: Layout) -> Said:
@@ -150,11 +149,11 @@ def _of_header(config: Any) -> Said:
     """Return the settings in a header that do not follow from tensors."""
     if config is None:
         return Said()
-    known = (*infer_config.OF_HEADS, "detr")
-    heads = config.heads if config.family in known else None
+    heads = config.heads if config.family in infer_config.OF_HEADS else None
     gelu = getattr(config, "gelu", None)
-    eps, dilated = getattr(config, "norm_eps", None), getattr(config, "dilated", None)
-    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=eps, dilated=dilated)
+    return Said(
+        "its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=getattr(config, "norm_eps", None)
+    )
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
@@ -164,8 +163,7 @@ def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
     agrees = norm is None or len(norm) in widths
     # If the file states a number, a difference is reported later, with the nearest preset.
     open_ = stated.heads is None and agrees and wanted.family in infer_config.OF_HEADS
-    dilated = getattr(wanted, "dilated", None) if stated.dilated is None else None
-    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,), dilated=dilated)
+    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,))
 
 
 def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
@@ -214,7 +212,7 @@ def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str
 def _size_line(config: Any, said: Said) -> str | None:
     """Return a note if the image size was assumed."""
     if (
-        config.family in ("vvt", "detr")
+        config.family == "vvt"
         or config.size in (said.image, *said.sizes)
         or getattr(config, "position", "") == "relative"
         or getattr(config, "table", None) is not None
@@ -258,19 +256,29 @@ def _own(opened: Opened, header: str, user: Said) -> Read:
         )
     steps = stated.get("preprocessing")
     preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
-    task, labels, settings = _task_of(stated.get("task") or {})
+    own = _task_of(stated.get("task") or {})
     licence, pool = stated.get("licence"), stated.get("pool")
-    weights = Loaded(encoder, head)
-    return Read(config, weights, "vitrail", preprocessing, licence, pool, (), labels, task, settings)
+    named = (own.labels, own.task, own.settings, own.things)
+    return Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
 
 
-def _task_of(stated: Mapping[str, Any]) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-    """Return name, classes and settings of the task in a header of ours; of a wrapper, those of classification."""
+class _TaskOf(NamedTuple):
+    """A task in a header of ours: its name, its classes, its settings, and which classes are things."""
+
+    task: str = CLASSIFY
+    labels: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = MappingProxyType({})
+    things: tuple[str, ...] = ()
+
+
+def _task_of(stated: Mapping[str, Any]) -> _TaskOf:
+    """Return the task in a header of ours; of a task that wraps another one, that of classification."""
     named = catalog.with_task_name(stated)
     name = named.get("name", CLASSIFY)
     if name in catalog.WRAPPERS:
-        return CLASSIFY, (), {}
-    return name, tuple(named.get("labels", ())), named.get("settings", {})
+        return _TaskOf()
+    things = named.get("things") or (named.get("truth") or {}).get("things", ())
+    return _TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things))
 
 
 def _hint(config: Any) -> str:

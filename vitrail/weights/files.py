@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
-from vitrail.weights.training_arguments import trained
 from vitrail.weights.unwrap_checkpoint import stripped, unwrap
 
 PICKLES = (".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
@@ -171,7 +170,7 @@ def _pickled(path: Path) -> Opened:
     content = _content(path)
     found = unwrap(content, str(path))
     notes = (f"of {', '.join((found.where, *found.others))} in the file, {found.where} is taken",)
-    return Opened(path, found.tensors, config=trained(content), notes=notes if found.others else ())
+    return Opened(path, found.tensors, config=_trained(content), notes=notes if found.others else ())
 
 
 def _content(path: Path) -> Any:
@@ -212,6 +211,25 @@ def _scripted(path: Path) -> bool:
             return any("/code/" in name for name in content.namelist())
     except (zipfile.BadZipFile, OSError):
         return False
+
+
+def _trained(content: Any) -> dict[str, Any]:
+    """Return the network in a training checkpoint of timm or torchvision, in the form of timm's config.json.
+
+    The arguments of one of RF-DETR are returned as `rfdetr`.
+    """
+    if not isinstance(content, Mapping):
+        return {}
+    name, said = content.get("arch"), content.get("args")
+    values = vars(said) if isinstance(said, argparse.Namespace) else said if isinstance(said, dict) else {}
+    if "out_feature_indexes" in values and "num_windows" in values:
+        return {"rfdetr": values}
+    if not isinstance(name, str):
+        return {}
+    arguments = dict(values.get("model_kwargs") or {})
+    if size := values.get("img_size"):
+        arguments["img_size"] = size
+    return {"architecture": name, "model_args": arguments}
 
 
 def _folder(path: Path) -> Opened:

@@ -105,6 +105,14 @@ DETECTORS = ("rf_detr", "detr", "eomt")
 PAGES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers", "swin", *DETECTORS)
 """Types that are read as networks of ours."""
 
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "eomt_dinov3": "is an EoMT on DINOv3, which is not supported: its column is another one, and files of its "
+        "authors hold only differences from Meta's weights. Take one on DINOv2: vitrail weights 'eomt*'",
+    }
+)
+"""Unsupported types → why."""
+
 TOWERS: Mapping[str, str] = MappingProxyType({"clip": "clip_vision_model", "siglip": "siglip_vision_model"})
 """Types with two towers → the type of the image tower."""
 
@@ -198,6 +206,8 @@ def called(stated: Config) -> str:
 
 def refusal(stated: Config) -> WeightsError:
     """Return the error for a network of an unsupported type."""
+    if why := REASONS.get(hub_type(stated) or ""):
+        return WeightsError(f"{called(stated)} {why}")
     known = ", ".join([*PAGES, *TOWERS, *THROUGH])
     return WeightsError(
         f"{called(stated)} is not read. Of transformers' networks these are: {known}. Others may lie in timm's form at "

@@ -27,7 +27,7 @@ from vitrail.weights.stated_config import Said, places
 Peek = Callable[[str], Tensor | None]
 """Our name of a tensor → the tensor of the source, or None."""
 
-OF_HEADS = ("vit", "deit", "dinov2", "t2t", "supervit", "vvt")
+OF_HEADS = ("vit", "deit", "dinov2", "t2t", "supervit", "vvt", "eomt")
 """Families whose number of heads does not follow from the tensors."""
 
 MOST_HEADS = 10
@@ -59,9 +59,7 @@ COMPARED = (
     "layer_scale",
     "windows",
     "taps",
-    "layers",
-    "planes",
-    "dilated",
+    "query_blocks",
 )
 """The settings that define a network; size, channels and conventions do not."""
 

@@ -10,8 +10,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vitrail.weights import detr_files, hub_folder, infer_config, rf_detr_files, rules
-from vitrail.weights.conventions import GOOGLE, HUGGINGFACE, OFFICIAL, RF_DETR, TIMM, Conventions, of_hub
+from vitrail.weights import detr_files, eomt_files, hub_folder, infer_config, rf_detr_files, rules
+from vitrail.weights.conventions import (
+    DETR,
+    GOOGLE,
+    HUGGINGFACE,
+    OFFICIAL,
+    RF_DETR,
+    TIMM,
+    Conventions,
+    of_hub,
+)
 from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.rules import Table
@@ -44,8 +53,10 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
     names = tensors.keys()
     if (detector := rf_detr_files.canonical(tensors)) is not None:
         return _rf_detr(opened, detector)
-    if (detr := detr_files.look(opened.path, tensors, opened.config)) is not None:
-        return _detr(opened, detr)
+    if found := eomt_files.look(opened, tensors):
+        return _eomt(opened, found)
+    if (found_detr := detr_files.look(tensors)) is not None:
+        return _detr(opened, found_detr)
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
@@ -88,15 +99,13 @@ def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
 
 
 def _detr(opened: Opened, found: detr_files.Found) -> Layout:
-    hub = hub_folder.hub_type(opened.config) is not None
-    said = hub_folder.said_of(hub_folder.whole(opened.config)) if hub else Said("", found.heads)
-    said = replace(said, dilated=found.dilated)
-    conventions = replace(HUGGINGFACE, preprocessing=of_hub(opened.preprocessing))
-    if not hub or conventions.preprocessing is None:
-        conventions = detr_files.authors(conventions if hub else OFFICIAL)
-    infer = partial(detr_files.encoder, found=found)
-    task = "instances" if found.masks else "detect"
-    return Layout(found.table, infer, found.tensors, conventions, said, task, classes=found.classes)
+    """Return the layout of a file of DETR, of transformers or of its authors."""
+    stated = hub_folder.whole(opened.config) if hub_folder.hub_type(opened.config) else {}
+    base = HUGGINGFACE if found.hub else OFFICIAL
+    conventions = replace(base, preprocessing=of_hub(opened.preprocessing) if stated else DETR.preprocessing)
+    infer = partial(detr_files.encoder, found=found, stated=stated)
+    tensors, task, settings = found.tensors, found.task, found.settings
+    return Layout(found.table, infer, tensors, conventions, Said(), task, settings, (), found.classes)
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -120,6 +129,22 @@ def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
     gated = "encoder.layer.0.mlp.weights_in.weight" in renamed
     table = huggingface.DINOV2_SWIGLU if gated else huggingface.DINOV2
     return Layout(table, infer_config.dinov2, renamed, conventions, said)
+
+
+def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
+    """Return the layout of a file of EoMT, of transformers or of its authors."""
+    stated = hub_folder.whole(opened.config)
+    said = hub_folder.said_of(stated) if stated.get("model_type") == "eomt" else Said()
+    base = OFFICIAL if found.official else HUGGINGFACE
+    conventions = replace(base, preprocessing=of_hub(found.processor))
+    answers = {"threshold": 0.8, "overlap": 0.2, "merge": "queries"}
+    settings: dict[str, Mapping[str, Any]] = {
+        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True}
+    }  # fmt: skip
+    return Layout(
+        found.table, found.infer, found.tensors, conventions, said, found.task, settings.get(found.task, {}),
+        notes=found.assumed,
+    )  # fmt: skip
 
 
 def _timm(tensors: Mapping[str, Tensor], family: str | None) -> Layout:

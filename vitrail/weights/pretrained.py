@@ -31,6 +31,7 @@ class Pretrained:
     of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` its classes in order, if stated.
     `assumed` are sentences about assumptions, and about parts of the file that are not used. The head is that of `task`
     with these `settings`; for other tasks than classification its tensors have the names of the head of the task.
+    Of the classes of a panoptic one, `things` are single objects, if stated.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pretrained:
     labels: tuple[str, ...] = ()
     task: str = CLASSIFY
     settings: Mapping[str, Any] = field(default_factory=dict)
+    things: tuple[str, ...] = ()
 
     @property
     def network_name(self) -> str:
@@ -74,6 +76,8 @@ class Pretrained:
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
         changes |= {"patch": overlapping(self.config, stride)}
         config = replace(self.config, **{key: value for key, value in changes.items() if value is not None})
+        if getattr(config, "table", None) is not None:
+            config = replace(config, table=None)  # positions are resized once, here, and not for every image
         with torch.device("meta"):
             before = build(self.config)
         encoder = build(config)
@@ -108,6 +112,7 @@ def from_path(
         found.labels,
         found.task,
         found.settings,
+        found.things,
     )
 
 

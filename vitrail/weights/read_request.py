@@ -28,7 +28,8 @@ class Read(NamedTuple):
     """Weights with our tensor names, the settings of their network, their original layout and preprocessing.
 
     `pool` is what the classifier reads, and `labels` its classes, if stated; `assumed` are sentences about assumptions,
-    and about parts of the file that are not used. The head is that of `task` with these `settings`.
+    and about parts of the file that are not used. The head is that of `task` with these `settings`; of
+    a panoptic one the classes `things` are single objects, if stated.
     """
 
     config: Any
@@ -41,6 +42,7 @@ class Read(NamedTuple):
     labels: tuple[str, ...] = ()
     task: str = CLASSIFY
     settings: Mapping[str, Any] = MappingProxyType({})
+    things: tuple[str, ...] = ()
 
 
 class Asked(NamedTuple):

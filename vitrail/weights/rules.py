@@ -173,7 +173,7 @@ def save(
 ) -> dict[str, Tensor]:
     """Return the source's tensors from ours, bit-equal to those that `load` read."""
     out: dict[str, Tensor] = {}
-    parts: dict[str, dict[int, Tensor]] = {}
+    parts: dict[str, list[Tensor | None]] = {}
     for rules, tensors in ((table.rules, encoder), (table.head, head or {})):
         for name, tensor in tensors.items():
             rule, fields = _match(rules, name)
@@ -182,8 +182,16 @@ def save(
                 if rule.part is None:
                     out[key] = value.contiguous()
                 else:
-                    parts.setdefault(key, dict.fromkeys(range(rule.part.of), value))[rule.part.place] = value
-    return out | {key: torch.cat(list(pieces.values())) for key, pieces in parts.items()}
+                    parts.setdefault(key, [None] * rule.part.of)[rule.part.place] = value
+    return out | {key: _joined(key, pieces) for key, pieces in parts.items()}
+
+
+def _joined(key: str, pieces: list[Tensor | None]) -> Tensor:
+    """Return one of their tensors from ours; raise WeightsError if a part of it is missing."""
+    present = [piece for piece in pieces if piece is not None]
+    if len(present) < len(pieces):
+        raise WeightsError(f"{len(present)} of the {len(pieces)} parts of {key} are here; save them all.")
+    return torch.cat(present)
 
 
 def rename_keys(source: Mapping[str, Tensor], spellings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from vitrail.studio.commands import Command, training
 from vitrail.studio.projects import Project, project
 from vitrail.studio.routes.runs import lines_of
 from vitrail.studio.run_list import RunList
+from vitrail.studio.task_choice import asked_task, tasks_of
 from vitrail.studio.train_form import groups, options_of
 from vitrail.studio.trainings import Trainings
 
@@ -69,7 +70,8 @@ def _queued(request: Request, name: str, values: dict[str, str]) -> Response:
     studio = studio_of(request)
     trained = project(studio.images.datasets, name)
     try:
-        run = Trainings(studio.images.datasets, studio.queue).start(trained, values)
+        task = asked_task(studio.images.checks.listing(trained.dataset), values)
+        run = Trainings(studio.images.datasets, studio.queue).start(trained, values, task)
     except SettingError as error:
         return _form(request, name, values, str(error))
     return RedirectResponse(f"../../runs/{quote(run)}", 303)
@@ -90,6 +92,8 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
         "values": values,
         "task": task,
         "tasks": tuple(DEFAULT_TASKS.values()),
+        "ways": tasks_of(studio.images.checks.listing(trained.dataset)),
+        "chosen": asked_task(studio.images.checks.listing(trained.dataset), values),
         "commands": planned,
         "sentence": sentence,
         "busy": studio.queue.active(),
@@ -101,7 +105,8 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
 
 
 def _planned(studio: Studio, trained: Project, values: dict[str, str]) -> list[Command]:
-    planned = Trainings(studio.images.datasets, studio.queue).planned(trained, values)
+    task = asked_task(studio.images.checks.listing(trained.dataset), values)
+    planned = Trainings(studio.images.datasets, studio.queue).planned(trained, values, task)
     return [training(words) for words, _ in planned]
 
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ENOUGH, _SHARED = 20, 0.8
-_OTHER = {"mask": "masks", "boxes": "boxes", "caption": "captions", "none": "images without truths"}
+_OTHER = {
+    "mask": "masks", "boxes": "boxes", "instances": "objects with masks", "panoptic": "segments",
+    "caption": "captions", "none": "images without truths",
+}  # fmt: skip
 
 
 def labels_of(row: Row) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -45,6 +46,9 @@ USUAL, MOST = 100, 300
 BUDGET, MOST_GROUPS = 200, 5
 """Queries of all groups while training, about, and most groups: more learned no quicker (docs/benchmarks.md)."""
 
+NEARLY = 2e-5
+"""Proposals whose logits differ by less may change places where another program rounds differently."""
+
 ANCHOR = 0.05
 """The side that boxes start from, in shares of the input, where the data do not say it."""
 
@@ -72,6 +76,15 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
             "and the index of the class in labels; leave out rows below the threshold: (query, 6)",
         ),
     )
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            "boxes": "the box of each query: x and y of the centre, width and height in shares of the network's input",
+            "logits": "a logit for each class; the largest sigmoid, at the temperature of the model, is the confidence",
+            "proposals": "the largest logit that each cell proposes, before any cell becomes a query; for comparisons",
+        }
+    )
+    proof_weights: tuple[int, float] = (2, 1e-12)
+    """In a proof queries count by this power of their confidence, and means are divided by at least this sum."""
     takes_threshold = True
     begins_from = ("detect", "instances", "panoptic")
     head_settings = ("width", "layers", "hidden", "points", "anchor", "margin")
@@ -226,11 +239,12 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
     def fingerprint(self, output: Output) -> Tensor:
         """Return what the cells propose, before any is selected, and what the queries found, whatever their order.
 
-        Of every class: its largest probability, and the mean box of its queries, weighted by their squared probability.
+        Of every class: its largest probability, and the mean box of its queries, weighted by a power of their own.
         """
         p = output["logits"].float().sigmoid()
-        weight = p.square()[..., None]  # (b, q, k, 1)
-        mean = (weight * output["boxes"].float()[:, :, None]).sum(1) / weight.sum(1).clamp(min=1e-12)
+        power, least = self.proof_weights
+        weight = (p**power)[..., None]  # (b, q, k, 1)
+        mean = (weight * output["boxes"].float()[:, :, None]).sum(1) / weight.sum(1).clamp(min=least)
         summary = torch.cat([p.amax(1)[..., None], mean], -1).flatten(1)
         return torch.cat([within(summary, 1024), within(output["proposals"].float().sigmoid(), 3072)], 1)
 
@@ -238,6 +252,18 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
         """Return for which images each confident box of one output is in the other too, with its class: bool (b,)."""
         ways = ((one, other), (other, one))
         return torch.stack([self.contained(*way, tolerance) for way in ways]).all(0)
+
+    def settled(self, output: Output) -> Tensor:
+        """Return for which images the choice of queries does not hang on the last bits of two proposals: bool (b,).
+
+        Proposals get their queries by rank, so two that are nearly equal may be exchanged by another program.
+        """
+        count = output["boxes"].shape[1] + 1
+        if output["proposals"].shape[1] < count:
+            return output["boxes"].new_ones(len(output["boxes"]), dtype=torch.bool)
+        ranked = output["proposals"].float().topk(count, dim=1).values
+        steady: Tensor = (ranked[:, :-1] - ranked[:, 1:]).amin(1) > NEARLY
+        return steady
 
     def contained(self, one: Output, other: Output, tolerance: float) -> Tensor:
         """Return for which images each box of `one` that is clearly above the threshold is in `other`: bool (b,)."""

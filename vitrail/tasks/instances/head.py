@@ -11,7 +11,7 @@ from vitrail.layers.heads import NO_INPUTS, Output
 from vitrail.layers.mask_branch import FINE, MaskBranch
 from vitrail.layers.query_decoder import DecoderShape
 from vitrail.layers.tokens import Features, FeatureSpec
-from vitrail.tasks.detect.head import DetectHead
+from vitrail.tasks.detect.head import SHOWN, DetectHead
 
 
 class InstanceHead(DetectHead):
@@ -41,6 +41,25 @@ class InstanceHead(DetectHead):
             "train.masks.cells": torch.stack([one.cells for one in factors], 1),
             "train.masks.bias": self.masks.bias.expand(len(maps)),
         }
+
+    def stages(
+        self, features: Features, images: Tensor
+    ) -> list[tuple[str, str, tuple[tuple[str, Tensor], ...]]]:
+        """Return the intermediate steps of detection for one image, and the masks of the most confident objects."""
+        output = self(features, {"images": images})
+        best = output["logits"][0].amax(-1).topk(min(SHOWN, output["logits"].shape[1])).indices.tolist()
+        shown = tuple(
+            (f"object {turn}", output["masks"][:, query].sigmoid()) for turn, query in enumerate(best, 1)
+        )
+        return [
+            *super().stages(features, images),
+            (
+                "Masks",
+                "The map is enlarged to a quarter of the input. The mask of an object is the product of its query with "
+                "every cell; bright cells belong to it.",
+                shown,
+            ),
+        ]
 
     def _size(self, maps: Tensor, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
         """Return the size of the input in pixels; without it, that which the cells of the map span."""

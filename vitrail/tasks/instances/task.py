@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,8 +66,17 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         "boxes": ("query", "side"), "logits": ("query", "class"), "proposals": ("cell",),
         "masks": ("query", "row", "col"),
     }  # fmt: skip
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            **FindObjects.meanings,
+            "masks": "the mask of each query, in the order of found: logits of cells that cover the network's input "
+            "evenly; {place}, linearly between the centres of cells, and what is above 0 belongs to the object",
+        }
+    )
     columns = (*FindObjects.columns, "area")
     exports = Exports("image-segmentation", ("mask_map", "mask_map50"))
+    # Which cell becomes the last query may depend on rounding, so what is unsure hardly counts.
+    proof_weights = (4, 1.0)
     agreement = "sets of objects are the same (class, corners, and 98 % of the cells of their masks)"
 
     # Network
@@ -119,6 +129,7 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         The most confident is first. Only the masks of these are computed, one by one.
         """
         every = []
+        output = self._weighed(output) if self.settings.sure_masks else output
         for place, (boxes, geometry) in enumerate(zip(self.find(output, at), at, strict=True)):
             order = output["logits"][place].amax(-1).float().argsort(descending=True, stable=True)
             kept = min(MOST, int((boxes.scores >= least).sum()))
@@ -127,6 +138,15 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
             masks = tuple(onto.mask(self._cut(maps[i], shares[i])) for i in order[:kept].tolist())
             every.append(FoundInstances(take_found(boxes, slice(kept)), masks))
         return every
+
+    def _weighed(self, output: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the outputs with the logits of confidences that are multiplied by how sure the masks are."""
+        masks = output["masks"].float()
+        inside = masks > 0
+        sure = (masks.sigmoid() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
+        temperature = self.settings.temperature
+        p = (output["logits"].float() / temperature).sigmoid() * sure[..., None]
+        return {**output, "logits": temperature * p.clamp(1e-6, 1 - 1e-6).logit()}
 
     def _cut(self, mask: Tensor, box: Tensor) -> Tensor:
         reach = self.settings.reach
@@ -167,10 +187,11 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
     # Proof
 
     def fingerprint(self, output: Output) -> Tensor:
-        """Return the fingerprint of detection, and the mean mask of each class, weighted as its boxes are."""
-        weight = output["logits"].float().sigmoid().square().amax(-1)
+        """Return the fingerprint of detection, and the mean mask of the queries that are sure of an object."""
+        power, least = self.proof_weights
+        weight = output["logits"].float().sigmoid().amax(-1) ** power
         masks = F.adaptive_avg_pool2d(output["masks"].float().sigmoid(), (SIDE, SIDE))
-        mean = (weight[..., None, None] * masks).sum(1) / weight.sum(1).clamp(min=1e-12)[:, None, None]
+        mean = (weight[..., None, None] * masks).sum(1) / weight.sum(1).clamp(min=least)[:, None, None]
         boxes = within(super().fingerprint(output), 3072)
         return torch.cat([boxes, mean.flatten(1)], 1)
 
@@ -204,15 +225,16 @@ def _tensors(one: Instances) -> TrueTensors:
 def _mask_losses(
     output: Output, targets: Sequence[TrueTensors], pairs: Sequence[Sequence[Pairs]]
 ) -> Iterator[MaskSums]:
-    """Yield the losses of each layer and image; of a network without factors, those of its masks."""
+    """Yield the losses of each layer and image; of a network outside of training, those of its masks."""
     device = output["logits"].device
     covers = [one[3].to(device).float() / 255 for one in targets]
     boxes = [one[0].to(device) for one in targets]
     layers = output["train.boxes"].shape[1] if "train.boxes" in output else 1
     for place, (cover, box) in enumerate(zip(covers, boxes, strict=True)):
         every = _factors(output, place)
-        # A network with fewer masks than layers has those of the last ones.
-        for layer, factors in enumerate(every, layers - len(every)):
+        for layer, factors in enumerate(
+            every, layers - len(every)
+        ):  # some heads have masks of the last layer only
             yield mask_sums(factors, pairs[layer][place], cover, box)
 
 

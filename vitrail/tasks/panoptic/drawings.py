@@ -43,7 +43,13 @@ def _drawn(image: Image, found: PanopticMap, names: Sequence[str], things: NDArr
     classes = found.classes(VOID)
     areas = np.where(np.isin(classes, np.flatnonzero(things)), np.uint8(VOID), classes)
     ground = mask_overlay(image, areas, colours)
-    return draw_boxes(ground, list(_shapes(found, names, things)))
+    scale = ground.width / image.width  # a small image is enlarged
+    return draw_boxes(ground, [_scaled(one, scale) for one in _shapes(found, names, things)])
+
+
+def _scaled(one: DrawnBox, scale: float) -> DrawnBox:
+    left, top, right, bottom = (side * scale for side in one.corners)
+    return one._replace(corners=(left, top, right, bottom), shape=tuple(ring * scale for ring in one.shape))
 
 
 def _shapes(found: PanopticMap, names: Sequence[str], things: NDArray[np.bool_]) -> list[DrawnBox]:

@@ -17,6 +17,7 @@ from vitrail.metrics.box_ap import mean_of_classes
 from vitrail.metrics.box_confusion import BoxPairs, tally
 from vitrail.metrics.intervals import bootstrap, resampled
 from vitrail.metrics.panoptic_quality import SharedPixels, count_segments, pair_segments, panoptic_quality
+from vitrail.tasks.instances.evaluation import InstanceEvaluation
 from vitrail.tasks.panoptic.report import FACTS, report_of
 from vitrail.tasks.result import VALIDATION, Gathered, Number, Result, Scope
 from vitrail.tasks.segment.overlap import mean_of, ratio
@@ -36,9 +37,10 @@ class PanopticEvaluation:
 
     `segments` returns the panoptic map of each image of a batch; `things` (k,) tells which classes are things, `void`
     which value of a true class map is none. Classes without a segment, true or predicted, are left out of every mean.
+    `objects` is the evaluation of things alone, which fits their threshold.
     """
 
-    main, unit, quick_headline = "pq", "%", True
+    main, unit = "pq", "%"
 
     def __init__(
         self,
@@ -46,9 +48,11 @@ class PanopticEvaluation:
         things: Sequence[bool] | Flags,
         segments: Callable[[Mapping[str, Tensor], Sequence[Geometry]], list[PanopticMap]],
         void: int = 255,
+        objects: InstanceEvaluation | None = None,
     ) -> None:
         self.labels, self.segments, self.void = tuple(labels), segments, void
         self.things: Flags = np.asarray(things, np.bool_)
+        self.objects = objects
         self.kept = Gathered()
 
     def update(
@@ -66,6 +70,8 @@ class PanopticEvaluation:
             pairs[place] = image["pairs"]
         counted = {name: np.stack([image[name] for image in images]) for name in ("counts", "pixels")}
         self.kept.add(rows, {"pairs": pairs, **counted})
+        if self.objects is not None:
+            self.objects.update(rows, output, [things for things, _ in truths], at)
 
     def _one(self, found: PanopticMap, objects: Instances, class_map: NDArray[np.uint8]) -> dict[str, Any]:
         """Return the pairs of segments of an image, their counts by class, and pixels by class."""
@@ -79,6 +85,8 @@ class PanopticEvaluation:
     def merge(self, other: PanopticEvaluation) -> None:
         """Add the images of another evaluation and sort all by id."""
         self.kept.merge(other.kept)
+        if self.objects is not None and other.objects is not None:
+            self.objects.merge(other.objects)
 
     @property
     def rows(self) -> list[Row]:
@@ -102,8 +110,8 @@ class PanopticEvaluation:
         return {**named, "pictures": len(self.kept)}
 
     def calibrate(self) -> Mapping[str, Any]:
-        """Return nothing: segments have no threshold of their own."""
-        return {}
+        """Return the temperature and the threshold of things, if they are evaluated; areas have none."""
+        return {} if self.objects is None else self.objects.calibrate()
 
     def tallies(self) -> Counts:
         """Return right, missed, invented and mistaken segments of each image: (images, 4)."""
@@ -150,8 +158,14 @@ class PanopticEvaluation:
     def headline(self) -> Number:
         """Return PQ with its interval."""
         draws = resampled([group_key(row) for row in self.rows])
-        score = bootstrap(self.scores()["pq"], self.drawn(draws)["pq"], len(self.rows))
+        drawn = mean_of_classes(self.drawn_quality(draws)[0])
+        score = bootstrap(self.scores()["pq"], drawn, len(self.rows))
         return Number.of(score.to_dict(), *FACTS["pq"])
+
+    @property
+    def quick_headline(self) -> bool:
+        """Whether PQ has an interval: it takes sums of counts alone."""
+        return len(self.kept) > 0
 
     def result(self, scope: Scope = Scope(), fitted_on: str = VALIDATION) -> Result:
         """Return everything that reports contain; nothing is fitted, so that `fitted_on` has no effect."""

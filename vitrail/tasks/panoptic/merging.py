@@ -1,14 +1,23 @@
-"""Things and the classes of pixels as one map of segments (Kirillov et al. 2019, arXiv:1901.02446, §3)."""
+"""From outputs to one map of segments: things on areas (Kirillov et al. 2019, arXiv:1901.02446, §3), or queries."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from vitrail.data.instances import FoundInstances, from_runs
+from vitrail.data.batch import Geometry
+from vitrail.data.boxes import make_found
+from vitrail.data.instances import FoundInstances, boxes_around, from_runs, to_runs
 from vitrail.data.panoptic import PanopticMap
+from vitrail.data.view import maps_in_original
+from vitrail.tasks.query_merging import MergeRules, merge_queries
+
+OUTSIDE = -1e4
+"""The logit of a mask outside of the input."""
 
 VOID = 255
 """The class of pixels that have none."""
@@ -25,6 +34,34 @@ class Rules(NamedTuple):
     classes: int
     hidden: float
     least: int
+
+
+def of_queries(
+    output: Mapping[str, Tensor], geometry: Geometry, threshold: float, rules: Rules
+) -> PanopticMap:
+    """Return the segments of one image from queries that find all classes: outputs without their batch axis."""
+
+    def resized(one: Tensor) -> Tensor:
+        return maps_in_original(geometry, one[None].cpu(), OUTSIDE)[0]
+
+    stuff = set(range(rules.classes)) - set(rules.things)
+    merge = MergeRules(threshold, overlap=1 - rules.hidden, stuff=stuff)
+    found = merge_queries(output["logits"].cpu(), output["masks"], resized, geometry.original, merge)
+    kinds = [one.kind for one in found.segments]
+    scores = [one.score for one in found.segments]
+    ids = (found.numbers + 1).numpy().astype(np.int32)
+    return PanopticMap(ids, np.array(kinds, np.int64), np.array(scores, np.float64))
+
+
+def things_of(found: PanopticMap, rules: Rules) -> FoundInstances:
+    """Return the segments that are things as objects, their classes numbered among things."""
+    places = {kind: place for place, kind in enumerate(rules.things)}
+    numbers = [number for number, kind in enumerate(found.kinds.tolist(), 1) if kind in places]
+    order = sorted(numbers, key=lambda number: -found.scores[number - 1])
+    masks = tuple(to_runs((found.ids == number)[None])[0] for number in order)
+    kinds = [places[int(found.kinds[number - 1])] for number in order]
+    boxes = make_found(boxes_around(masks), kinds, [found.scores[number - 1] for number in order])
+    return FoundInstances(boxes, masks)
 
 
 def things_first(found: FoundInstances, areas: NDArray[np.uint8], rules: Rules) -> PanopticMap:

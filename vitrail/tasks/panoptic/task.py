@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitrail.core.errors import DataError
+from vitrail.core.errors import DataError, SettingError
 from vitrail.data.batch import Batch, Geometry
+from vitrail.data.instances import FoundInstances
 from vitrail.data.panoptic import PanopticMap, Scene, true_map
 from vitrail.data.truth import Truth
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
-from vitrail.tasks.base import FINGERPRINT, Ask, Asked, Losses, Task, within
+from vitrail.tasks.base import FINGERPRINT, Ask, Asked, InOriginal, Losses, Task, within
 from vitrail.tasks.freezing import frozen_below, frozen_encoder
 from vitrail.tasks.instances.prediction import Shapes
 from vitrail.tasks.instances.task import SegmentInstances
 from vitrail.tasks.panoptic.drawings import draw_beside, draw_segments
 from vitrail.tasks.panoptic.evaluation import PanopticEvaluation
+from vitrail.tasks.panoptic.files import write_panoptic
 from vitrail.tasks.panoptic.head import PanopticHead
-from vitrail.tasks.panoptic.merging import Rules, things_first
+from vitrail.tasks.panoptic.merging import Rules, of_queries, things_first, things_of
 from vitrail.tasks.panoptic.prediction import Segments
 from vitrail.tasks.panoptic.settings import PanopticSettings
 from vitrail.tasks.panoptic.targets import PanopticTargets
@@ -57,7 +59,10 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
     }  # fmt: skip
     columns = ("class", "number", "kind", "confidence", "pixels", "share")
     exports = Exports("image-segmentation", ("pq", "sq", "rq"))
+    picture_outputs = (*SegmentInstances.picture_outputs, *Segment.picture_outputs)
     takes_threshold = True
+    begins_from = ("panoptic", "instances", "detect")
+    head_settings = (*SegmentInstances.head_settings, "pixel_width", "stem")
     agreement = "things are the same, and so is the class of at least 99.5 % of the pixels"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
@@ -128,21 +133,68 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Segments]:
         """Return the segments of the originals; things below the threshold are left out."""
-        shapes = self.shapes.decode(output, at, ask)
         areas = self.areas.decode({"map": output["areas"]}, at, Ask())
+        found = (
+            self._of_queries(output, at, ask)
+            if self.by_queries
+            else self._things_first(output, areas, at, ask)
+        )
         return [
-            Segments(self._merged(one, other), self.labels, self.truth.things, geometry, one, other)
-            for one, other, geometry in zip(shapes, areas, at, strict=True)
-            if isinstance(one, Shapes)
+            Segments(one, self.labels, self.truth.things, geometry, self._shapes(things, geometry), other)
+            for (one, things), other, geometry in zip(found, areas, at, strict=True)
         ]
 
-    def _merged(self, shapes: Shapes, areas: Areas) -> PanopticMap:
-        rules = Rules(self.thing_kinds, len(self.labels), self.settings.overlap, self.settings.least_area)
-        return things_first(shapes.instances, areas.mask, rules)
+    def _shapes(self, things: FoundInstances, geometry: Geometry) -> Shapes:
+        return Shapes(things.boxes, self.truth.things, geometry, masks=things.masks)
+
+    @property
+    def by_queries(self) -> bool:
+        """Whether the queries find all classes, and not things alone."""
+        return bool(self.settings.merge == "queries")
+
+    def _things_first(
+        self, output: Output, areas: Sequence[Areas], at: Sequence[Geometry], ask: Ask
+    ) -> list[tuple[PanopticMap, FoundInstances]]:
+        shapes = [one.instances for one in self.shapes.decode(output, at, ask) if isinstance(one, Shapes)]
+        return [
+            (things_first(one, other.mask, self.rules), one) for one, other in zip(shapes, areas, strict=True)
+        ]
+
+    def _of_queries(
+        self, output: Output, at: Sequence[Geometry], ask: Ask
+    ) -> list[tuple[PanopticMap, FoundInstances]]:
+        least = self.settings.threshold if ask.threshold is None else ask.threshold
+        names = ("logits", "masks")
+        maps = [
+            of_queries({name: output[name][place] for name in names}, geometry, least, self.rules)
+            for place, geometry in enumerate(at)
+        ]
+        return [(one, things_of(one, self.rules)) for one in maps]
+
+    @property
+    def rules(self) -> Rules:
+        """How things and areas are merged."""
+        return Rules(self.thing_kinds, len(self.labels), self.settings.overlap, self.settings.least_area)
+
+    def _of_things(self, output: Output) -> Output:
+        """Return the outputs with the logits of things alone."""
+        if not self.by_queries:
+            return output
+        return {**output, "logits": output["logits"][..., list(self.thing_kinds)]}
 
     def segments(self, output: Mapping[str, Tensor], at: Sequence[Geometry]) -> list[PanopticMap]:
         """Return the maps of segments of the originals."""
         return [one.found for one in self.decode(dict(output), at, Ask())]
+
+    def write_labels(self, form: str, place: Path, answers: Sequence[tuple[str, Segments]]) -> None:
+        """Write predictions as COCO's panoptic segments: a JSON file, and a folder of images beside it.
+
+        Raises:
+            SettingError: another form, which has no place for areas.
+        """
+        if form != "coco":
+            raise SettingError(f"There are no panoptic labels of the form {form}. Use --coco FILE.")
+        write_panoptic(place, [(name, one.found) for name, one in answers], self.labels, self.is_thing)
 
     def choices(self, prediction: Segments) -> Sequence[str]:
         """Return the objects and the classes that can be explained; all classes if nothing was found."""
@@ -157,7 +209,7 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         part = prediction.explained
         if isinstance(part, Areas):
             return self.areas.asked(part, {"map": output["areas"]})
-        return None if part is None else self.shapes.asked(part, output)
+        return None if part is None else self.shapes.asked(part, self._of_things(output))
 
     def score(self, output: Output, prediction: Segments) -> Tensor:
         """Return the number that is explained: of an object as in detection, of a class as in segmentation: (b,)."""
@@ -165,7 +217,7 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         if isinstance(part, Areas):
             return self.areas.score({"map": output["areas"]}, part)
         assert part is not None
-        return self.shapes.score(output, part)
+        return self.shapes.score(self._of_things(output), part)
 
     def render(self, image: Image, prediction: Segments) -> Image:
         """Return the image with its segments in the colours of their classes."""
@@ -185,18 +237,31 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
 
     def fingerprint(self, output: Output) -> Tensor:
         """Return the fingerprints of both parts: (b, m)."""
-        parts = (self.shapes.fingerprint(output), self.areas.fingerprint({"map": output["areas"]}))
+        parts = (
+            self.shapes.fingerprint(self._of_things(output)),
+            self.areas.fingerprint({"map": output["areas"]}),
+        )
         return within_both(*parts)
+
+    def settled(self, output: Output) -> Tensor:
+        """Return for which images the choice of queries does not hang on the last bits of numbers: bool (b,)."""
+        return self.shapes.settled(output)
 
     def agree(self, one: Output, other: Output, tolerance: float = 0.0) -> Tensor:
         """Return for which images both parts agree: bool (b,)."""
-        things = self.shapes.agree(one, other, tolerance)
+        things = self.shapes.agree(self._of_things(one), self._of_things(other), tolerance)
         return things & self.areas.agree({"map": one["areas"]}, {"map": other["areas"]}, tolerance)
+
+    def in_image(self, output: Output, onto: InOriginal) -> Output:
+        """Return the objects and the class of each pixel of the image, for exported graphs."""
+        areas = self.areas.in_image({"map": output["areas"]}, onto)
+        return {**self.shapes.in_image(self._of_things(output), onto), **areas}
 
     # Evaluation
 
     def evaluation(self) -> PanopticEvaluation:
-        return PanopticEvaluation(self.labels, self.is_thing, self.segments, self.areas.VOID)
+        objects = None if self.by_queries else self.shapes.evaluation()
+        return PanopticEvaluation(self.labels, self.is_thing, self.segments, self.areas.VOID, objects)
 
 
 def within_both(things: Tensor, areas: Tensor) -> Tensor:
