@@ -105,7 +105,8 @@ def _detr(opened: Opened, found: detr_files.Found) -> Layout:
     conventions = replace(base, preprocessing=of_hub(opened.preprocessing) if stated else DETR.preprocessing)
     infer = partial(detr_files.encoder, found=found, stated=stated)
     tensors, task, settings = found.tensors, found.task, found.settings
-    return Layout(found.table, infer, tensors, conventions, Said(), task, settings, (), found.classes)
+    said = Said("config.json" if stated else "its name", dilated=detr_files.dilated(opened.path, stated))
+    return Layout(found.table, infer, tensors, conventions, said, task, settings, (), found.classes)
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
