@@ -55,9 +55,10 @@ def look(tensors: Mapping[str, Tensor]) -> Found | None:
     if answers is None:
         raise WeightsError("The file lacks the layer of classes of DETR; it is incomplete.")
     classes = len(answers) - 1
-    task, settings = "detect", {}
+    task, settings = "detect", dict[str, Any]()
     if "mask_head.lay1.weight" in renamed:
         task = "panoptic" if classes >= AREAS else "instances"
+        settings = {"reach": None}
     if task == "panoptic":
         settings = {"merge": "queries", "threshold": SURE, "overlap": COVERED, "least_area": 0}
     return Found(renamed, tables.table(hub=hub), task, settings, classes, hub)

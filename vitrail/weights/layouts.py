@@ -140,7 +140,7 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
     conventions = replace(base, preprocessing=of_hub(found.processor))
     answers = {"threshold": 0.8, "overlap": 0.2, "least_area": 0, "merge": "queries"}
     settings: dict[str, Mapping[str, Any]] = {
-        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True}
+        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True, "reach": None}
     }  # fmt: skip
     return Layout(
         found.table, found.infer, found.tensors, conventions, said, found.task, settings.get(found.task, {}),
