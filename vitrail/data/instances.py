@@ -83,7 +83,7 @@ def cut_mask(mask: Runs, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     left, top, right, bottom = box
     height = mask.size[0]
     first, last = left * height, right * height
-    ends = np.cumsum(_lengths(mask.counts))
+    ends = np.cumsum(run_lengths(mask.counts))
     stops = ends[1::2]
     starts = ends[::2][: len(stops)]
     some = slice(np.searchsorted(stops, first, "right"), np.searchsorted(starts, last))
@@ -117,7 +117,7 @@ def from_coco(rle: Mapping[str, Any]) -> Runs:
     height, width = (int(side) for side in rle["size"])
     counts = rle["counts"]
     text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    lengths = _lengths(text) if isinstance(text, bytes) else np.asarray(counts, np.int64)
+    lengths = run_lengths(text) if isinstance(text, bytes) else np.asarray(counts, np.int64)
     if lengths.min(initial=0) < 0:
         raise DataError("The run lengths of a mask are broken. Write them again.")
     if lengths.sum() != height * width:
@@ -191,7 +191,7 @@ def joined_runs(masks: Sequence[Runs]) -> Runs:
     return _runs(merge([one.coco() for one in masks]))
 
 
-def _lengths(counts: bytes) -> NDArray[np.int64]:
+def run_lengths(counts: bytes) -> NDArray[np.int64]:
     """Return the lengths of the runs, which alternate and begin outside the object.
 
     COCO's text has five bits a sign and a sixth for "more follows"; from the fourth run on it holds the difference to

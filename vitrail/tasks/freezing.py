@@ -11,6 +11,14 @@ from vitrail.layers.encoder import ColumnEncoder
 
 
 @contextmanager
+def frozen_at_first(network: nn.Module, share: float, last: int | None, progress: float) -> Iterator[None]:
+    """Freeze the encoder in the first `share` of a training, and later all of a column but its `last` blocks."""
+    first = progress < share
+    with frozen_encoder(network, first), frozen_below(network, None if first else last):
+        yield
+
+
+@contextmanager
 def frozen_encoder(network: nn.Module, frozen: bool) -> Iterator[None]:
     """Freeze the encoder during a forward pass if `frozen`; a distributed wrapper has no `encoder`, so never there."""
     encoder = getattr(network, "encoder", None) if frozen else None

@@ -12,7 +12,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.layers.frozen_resnet import EXPANSION
 from vitrail.models.detr import DetrConfig
 from vitrail.weights.conventions import Conventions
-from vitrail.weights.infer_config import Peek
+from vitrail.weights.infer_config import Peek, want
 from vitrail.weights.rules import Table, rename_keys
 from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import detr as tables
@@ -73,7 +73,7 @@ def encoder(
         WeightsError: a tensor is missing, or the network computes otherwise than ours.
     """
     _refuse_others(stated)
-    project = _want(peek, "project.weight")
+    project = want(peek, "project.weight")
     stages = [_stage(peek, number) for number in range(1, 5)]
     layers = f"{'model' if found.hub else 'transformer'}"
     pre_norm = peek("norm.weight") is not None
@@ -82,13 +82,13 @@ def encoder(
     heads = said.heads if isinstance(said.heads, int) else stated.get("encoder_attention_heads") or HEADS
     return DetrConfig(
         _image(conventions, said),
-        _want(peek, "backbone.conv1.weight").shape[1],
+        want(peek, "backbone.conv1.weight").shape[1],
         tuple(count for count, _ in stages),
         tuple(plane for _, plane in stages),
         bool(said.dilated),
         len(project),
         int(heads),
-        len(_want(peek, "blocks.0.rise.weight")),
+        len(want(peek, "blocks.0.rise.weight")),
         _count(found.tensors, f"{layers}.encoder.layers."),
         _count(found.tensors, f"{layers}.decoder.layers."),
         len(queries),
@@ -123,8 +123,8 @@ def _refuse_others(stated: Mapping[str, Any]) -> None:
 
 def _stage(peek: Peek, number: int) -> tuple[int, int]:
     """Return the number of blocks of a stage of the ResNet, and the width of their 3 x 3 convolutions."""
-    first = _want(peek, f"backbone.layer{number}.0.conv2.weight")
-    if len(_want(peek, f"backbone.layer{number}.0.conv3.weight")) != EXPANSION * len(first):
+    first = want(peek, f"backbone.layer{number}.0.conv2.weight")
+    if len(want(peek, f"backbone.layer{number}.0.conv3.weight")) != EXPANSION * len(first):
         raise WeightsError(f"The blocks of this ResNet do not widen by {EXPANSION}; it is not read.")
     count = 0
     while peek(f"backbone.layer{number}.{count}.conv2.weight") is not None:
@@ -140,10 +140,3 @@ def _image(conventions: Conventions, said: Said) -> int | tuple[int, int]:
 
 def _count(tensors: Mapping[str, Tensor], before: str) -> int:
     return len({name[len(before) :].split(".")[0] for name in tensors if name.startswith(before)})
-
-
-def _want(peek: Peek, name: str) -> Tensor:
-    tensor = peek(name)
-    if tensor is None:
-        raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")
-    return tensor

@@ -73,7 +73,7 @@ def vit(peek: Peek, conventions: Conventions, said: Said) -> ViTConfig:
     stem, stride = _stem(peek)
     prefix = _have(peek, "prefix.tokens")
     root = peek("stem.root.weight")
-    image, position = places(_want(peek, "position.table").shape[1], 1 if prefix else 0, patch * stride, said)
+    image, position = places(want(peek, "position.table").shape[1], 1 if prefix else 0, patch * stride, said)
     return ViTConfig(
         image=image,
         patch=patch,
@@ -93,9 +93,9 @@ def vit(peek: Peek, conventions: Conventions, said: Said) -> ViTConfig:
 def dinov2(peek: Peek, conventions: Conventions, said: Said) -> DinoV2Config:
     """Return the settings of a DINOv2's weights."""
     channels, width, patch, rise = _sizes(peek)
-    hidden = _want(peek, "blocks.0.mlp.fall.weight").shape[1]
+    hidden = want(peek, "blocks.0.mlp.fall.weight").shape[1]
     registers = peek("registers.tokens")
-    rows = _want(peek, "position.table").shape[1]
+    rows = want(peek, "position.table").shape[1]
     image, position = places(rows, 1, patch, said, apart=registers is not None)
     return DinoV2Config(
         image=image,
@@ -117,9 +117,9 @@ def deit(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig:
     """Return the settings of a DeiT's weights; its positions are interpolated as by its authors."""
     channels, width, patch, hidden = _sizes(peek)
     names: tuple[Literal["cls", "dist"], ...] = ("cls", "dist")
-    prefix = names[: _want(peek, "prefix.tokens").shape[1]]
+    prefix = names[: want(peek, "prefix.tokens").shape[1]]
     scaled = _have(peek, "blocks.0.scale1.gamma")
-    rows = _want(peek, "position.table").shape[1]
+    rows = want(peek, "position.table").shape[1]
     image, position = places(rows, len(prefix), patch, said, apart=scaled)
     return DeiTConfig(
         image=image,
@@ -137,7 +137,7 @@ def deit(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig:
 
 def layer_scaled(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig | DinoV2Config:
     """Return the settings of a ViT with layer scale: without registers and a position of cls it is DeiT III."""
-    rows, patch = _want(peek, "position.table").shape[1], _embedding(peek)[2]
+    rows, patch = want(peek, "position.table").shape[1], _embedding(peek)[2]
     _, position = places(rows, 1, patch, said, apart=True)
     third = position == "1d_patches" and not _have(peek, "registers.tokens")
     return (deit if third else dinov2)(peek, conventions, said)
@@ -145,12 +145,12 @@ def layer_scaled(peek: Peek, conventions: Conventions, said: Said) -> DeiTConfig
 
 def swin(peek: Peek, conventions: Conventions, said: Said) -> SwinConfig:
     """Return the settings of a Swin's weights; the image size is stated, or the smallest that its windows tile."""
-    project = _want(peek, "embed.project.weight")
+    project = want(peek, "embed.project.weight")
     width, channels, patch = project.shape[0], project.shape[1], project.shape[3]
     depths: list[int] = []
     while count := _count(peek, f"pyramid.stages.{len(depths)}.{{}}.norm1.weight"):
         depths.append(count)
-    tables = [_want(peek, f"pyramid.stages.{s}.0.attention.bias.table") for s in range(len(depths))]
+    tables = [want(peek, f"pyramid.stages.{s}.0.attention.bias.table") for s in range(len(depths))]
     windows = [(isqrt(len(table)) + 1) // 2 for table in tables]
     absolute = peek("position.table")
     found = SwinConfig(
@@ -163,7 +163,7 @@ def swin(peek: Peek, conventions: Conventions, said: Said) -> SwinConfig:
         depths=tuple(depths),
         heads=tuple(table.shape[1] for table in tables),
         window=windows[0],
-        hidden=len(_want(peek, "pyramid.stages.0.0.mlp.rise.weight")) / width,
+        hidden=len(want(peek, "pyramid.stages.0.0.mlp.rise.weight")) / width,
         position="relative" if absolute is None else "absolute",
     )
     return next((fit for size in _sizes_of(said) if (fit := _made_for(found, size, windows))), found)
@@ -183,9 +183,9 @@ def _sizes_of(said: Said) -> tuple[tuple[int, int], ...]:
 
 def t2t(peek: Peek, conventions: Conventions, said: Said) -> T2TConfig:
     """Return the settings of a T2T-ViT's weights."""
-    project, fall = _want(peek, "split.project.weight"), _want(peek, "split.steps.0.mlp.fall.weight")
-    width, unfolded = len(project), _want(peek, "split.steps.0.norm1.weight")
-    image, _ = places(_want(peek, "position.table").shape[1], 1, 16, said)
+    project, fall = want(peek, "split.project.weight"), want(peek, "split.steps.0.mlp.fall.weight")
+    width, unfolded = len(project), want(peek, "split.steps.0.norm1.weight")
+    image, _ = places(want(peek, "position.table").shape[1], 1, 16, said)
     return T2TConfig(
         image=image,
         channels=len(unfolded) // 49,
@@ -194,13 +194,13 @@ def t2t(peek: Peek, conventions: Conventions, said: Said) -> T2TConfig:
         width=width,
         depth=_count(peek, "blocks.{}.norm1.weight"),
         heads=said.heads if isinstance(said.heads, int) else UNSAID,
-        hidden=len(_want(peek, "blocks.0.mlp.rise.weight")) / width,
+        hidden=len(want(peek, "blocks.0.mlp.rise.weight")) / width,
     )
 
 
 def supervit(peek: Peek, conventions: Conventions, said: Said) -> SuperViTConfig:
     """Return the settings of a SuperViT's weights; with a stem of convolutions it is the form on LV-ViT."""
-    project = _want(peek, "embed.project.weight")
+    project = want(peek, "embed.project.weight")
     stem = peek("embed.conv1.weight")
     tables: list[int] = []
     while (table := peek(f"positions.{len(tables)}.table")) is not None:
@@ -213,7 +213,7 @@ def supervit(peek: Peek, conventions: Conventions, said: Said) -> SuperViTConfig
         width=width,
         depth=_count(peek, "blocks.{}.norm1.weight"),
         heads=said.heads if isinstance(said.heads, int) else UNSAID,
-        hidden=len(_want(peek, "blocks.0.mlp.rise.weight")) / width,
+        hidden=len(want(peek, "blocks.0.mlp.rise.weight")) / width,
         form="deit" if stem is None else "lvvit",
         sides=tuple(tables),
         norm_eps=1e-6 if stem is None else 1e-5,
@@ -223,19 +223,19 @@ def supervit(peek: Peek, conventions: Conventions, said: Said) -> SuperViTConfig
 def vvt(peek: Peek, conventions: Conventions, said: Said) -> VVTConfig:
     """Return the settings of a VVT's weights."""
     stages = range(_count(peek, "embeds.{}.project.weight"))
-    widths = tuple(len(_want(peek, f"norms.{s}.weight")) for s in stages)
+    widths = tuple(len(want(peek, f"norms.{s}.weight")) for s in stages)
     first = [f"stages.{s}.0" for s in stages]
     coarse = [peek(f"{block}.attention.coarse.weight") for block in first]
     return VVTConfig(
-        channels=_want(peek, "embeds.0.project.weight").shape[1],
+        channels=want(peek, "embeds.0.project.weight").shape[1],
         widths=widths,
         depths=tuple(_count(peek, f"stages.{s}.{{}}.norm1.weight") for s in stages),
         heads=said.heads if isinstance(said.heads, tuple) else (UNSAID,) * len(widths),
         hidden=tuple(
-            len(_want(peek, f"{b}.mlp.rise.weight")) // w for b, w in zip(first, widths, strict=True)
+            len(want(peek, f"{b}.mlp.rise.weight")) // w for b, w in zip(first, widths, strict=True)
         ),
         reduce=tuple(
-            w // len(_want(peek, f"{b}.attention.query.weight")) for b, w in zip(first, widths, strict=True)
+            w // len(want(peek, f"{b}.attention.query.weight")) for b, w in zip(first, widths, strict=True)
         ),
         shrink=tuple(1 if kernel is None else kernel.shape[3] for kernel in coarse),
     )
@@ -244,7 +244,7 @@ def vvt(peek: Peek, conventions: Conventions, said: Said) -> VVTConfig:
 def mixer(peek: Peek, conventions: Conventions, said: Said) -> MixerConfig:
     """Return the settings of a Mixer's weights."""
     channels, width, patch = _embedding(peek)
-    over = _want(peek, "blocks.0.over_places.rise.weight")
+    over = want(peek, "blocks.0.over_places.rise.weight")
     image, _ = places(over.shape[1], 0, patch, said)
     return MixerConfig(
         image=image,
@@ -253,7 +253,7 @@ def mixer(peek: Peek, conventions: Conventions, said: Said) -> MixerConfig:
         width=width,
         depth=_count(peek, "blocks.{}.norm1.weight"),
         places=len(over),
-        hidden=len(_want(peek, "blocks.0.over_channels.rise.weight")),
+        hidden=len(want(peek, "blocks.0.over_channels.rise.weight")),
         gelu=said.gelu or conventions.gelu,
     )
 
@@ -342,12 +342,12 @@ def _compared(config: Any, name: str) -> Any:
 
 def _sizes(peek: Peek) -> tuple[int, int, int, int]:
     """Return channels, width, patch and the rows of the MLP's first layer."""
-    return *_embedding(peek), len(_want(peek, "blocks.0.mlp.rise.weight"))
+    return *_embedding(peek), len(want(peek, "blocks.0.mlp.rise.weight"))
 
 
 def _embedding(peek: Peek) -> tuple[int, int, int]:
     """Return channels, width and patch."""
-    project = _want(peek, "embed.project.weight")
+    project = want(peek, "embed.project.weight")
     if project.ndim != 4 or project.shape[2] != project.shape[3]:
         raise WeightsError(
             f"Patches of shape {tuple(project.shape)} are not square; no network here has such."
@@ -376,7 +376,8 @@ def _have(peek: Peek, name: str) -> bool:
     return peek(name) is not None
 
 
-def _want(peek: Peek, name: str) -> Tensor:
+def want(peek: Peek, name: str) -> Tensor:
+    """Return one of our tensors; WeightsError if the file lacks it."""
     tensor = peek(name)
     if tensor is None:
         raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")

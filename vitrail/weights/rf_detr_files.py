@@ -13,7 +13,7 @@ from torch import Tensor
 from vitrail.core.errors import WeightsError
 from vitrail.models.rf_detr import PRESETS, RfDetrConfig
 from vitrail.weights.conventions import Conventions
-from vitrail.weights.infer_config import Peek
+from vitrail.weights.infer_config import Peek, want
 from vitrail.weights.rules import rename_keys
 from vitrail.weights.stated_config import SIZE_WAY_OUT, Said
 from vitrail.weights.tables import rf_detr as tables
@@ -122,14 +122,14 @@ def _taps(backbone: Mapping[str, Any]) -> tuple[int, ...]:
 
 def encoder(peek: Peek, conventions: Conventions, said: Said, stated: Stated = Stated()) -> RfDetrConfig:
     """Return the settings of the encoder; windows and taps are stated, or those of the preset with these shapes."""
-    project, table = _want(peek, "embed.project.weight"), _want(peek, "position.table")
+    project, table = want(peek, "embed.project.weight"), want(peek, "position.table")
     width, channels, patch = project.shape[0], project.shape[1], project.shape[3]
     side = isqrt(table.shape[1] - 1)
     if side**2 != table.shape[1] - 1:
         raise WeightsError(
             f"The weights have places for {table.shape[1] - 1}, and no square grid has as many; {SIZE_WAY_OUT}."
         )
-    alike, hidden = alike_preset(patch, side), len(_want(peek, "blocks.0.mlp.rise.weight"))
+    alike, hidden = alike_preset(patch, side), len(want(peek, "blocks.0.mlp.rise.weight"))
     windows = stated.windows or alike.windows
     image, depth = _image(conventions, said, stated, side * patch, patch * windows), _depth(peek)
     return RfDetrConfig(
@@ -212,10 +212,3 @@ def _depth(peek: Peek) -> int:
     while peek(f"blocks.{count}.norm1.weight") is not None:
         count += 1
     return count
-
-
-def _want(peek: Peek, name: str) -> Tensor:
-    tensor = peek(name)
-    if tensor is None:
-        raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")
-    return tensor

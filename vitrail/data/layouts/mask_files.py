@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitrail.core.errors import DataError
+from vitrail.data.instances import run_lengths
 from vitrail.data.labels import shorten
 from vitrail.data.truth import Truth
 
@@ -286,7 +287,7 @@ def _from_runs(rle: Mapping[str, Any], size: tuple[int, int], name: str) -> NDAr
     height, width = size
     counts = rle["counts"]
     runs = (
-        _short(counts.encode() if isinstance(counts, str) else counts)
+        run_lengths(counts.encode() if isinstance(counts, str) else counts)
         if isinstance(counts, str | bytes)
         else counts
     )
@@ -305,19 +306,3 @@ def to_runs(there: NDArray[np.bool_]) -> dict[str, Any]:
     ends = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
     return {"size": list(there.shape), "counts": [0, *runs] if flat.size and flat[0] else runs}
-
-
-def _short(text: bytes) -> list[int]:
-    """Read COCO's text of run lengths: five bits a sign, each from the third on the change from two before."""
-    runs: list[int] = []
-    place = 0
-    while place < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            sign = text[place] - 48
-            value |= (sign & 0x1F) << shift
-            more, shift, place = bool(sign & 0x20), shift + 5, place + 1
-        if sign & 0x10:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-    return runs

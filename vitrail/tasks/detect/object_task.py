@@ -26,7 +26,7 @@ from vitrail.tasks.detect.prediction import Objects
 from vitrail.tasks.detect.settings import DetectSettings
 from vitrail.tasks.detect.targets import ObjectTargets
 from vitrail.tasks.detect.tiles import Tile, tiles_of
-from vitrail.tasks.freezing import frozen_below, frozen_encoder
+from vitrail.tasks.freezing import frozen_at_first
 from vitrail.tasks.result import Exports
 from vitrail.tasks.set_matching import Pairs
 
@@ -132,11 +132,8 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
         """Return the loss; the encoder is frozen in the first `frozen` share of a training, then its first blocks."""
-        frozen = progress < self.settings.frozen
-        with (
-            frozen_encoder(network, frozen),
-            frozen_below(network, None if frozen else self.settings.last_blocks),
-        ):
+        own = self.settings
+        with frozen_at_first(network, own.frozen, own.last_blocks, progress):
             return super().training_loss(network, batch, rng, progress)
 
     def matched_loss(

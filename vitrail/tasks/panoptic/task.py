@@ -17,7 +17,7 @@ from vitrail.data.truth import Truth
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import FINGERPRINT, Ask, Asked, InOriginal, Losses, Task, within
-from vitrail.tasks.freezing import frozen_below, frozen_encoder
+from vitrail.tasks.freezing import frozen_at_first
 from vitrail.tasks.instances.prediction import Shapes
 from vitrail.tasks.instances.task import SegmentInstances
 from vitrail.tasks.panoptic.drawings import draw_beside, draw_segments
@@ -112,11 +112,8 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
         """Return the loss; the encoder is frozen in the first `frozen` share of a training, then its first blocks."""
-        frozen = progress < self.settings.frozen
-        with (
-            frozen_encoder(network, frozen),
-            frozen_below(network, None if frozen else self.settings.last_blocks),
-        ):
+        own = self.settings
+        with frozen_at_first(network, own.frozen, own.last_blocks, progress):
             return super().training_loss(network, batch, rng, progress)
 
     def loss(self, output: Output, targets: Mapping[str, Any]) -> Losses:
