@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vitrail.core import catalog
@@ -176,6 +177,32 @@ class NoTargets(Targets[None]):
     def read(self, row: Row, root: Path) -> None:
         """Return nothing."""
         return
+
+
+_TASKS_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "class": "--task classify",
+        "classes": "--task multilabel",
+        "mask": "--task segment",
+        "boxes": "--task detect, or --task instances if they have outlines",
+        "instances": "--task instances or --task detect",
+        "panoptic": "--task panoptic, --task instances or --task segment",
+    }
+)
+"""Kind of truth → the tasks that read it."""
+
+
+def refused_kind(truth: Truth, task: str, wanted: str) -> DataError:
+    """Return the error of a task that reads other truths: `task` as a noun, and what it needs."""
+    return DataError(
+        f"{task} needs {wanted}, and these truths are of the kind {truth.kind!r}. {tasks_of(truth)}"
+    )
+
+
+def tasks_of(truth: Truth) -> str:
+    """Return a sentence with the tasks that read truths of this kind."""
+    fitting = _TASKS_OF.get(truth.kind)
+    return f"What reads them: {fitting}." if fitting else "Choose a task of your own for them with --task."
 
 
 def targets_class(truth: Truth, task: str | None = None, *, refusal: str = "") -> type[Targets[Any]]:

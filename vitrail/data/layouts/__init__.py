@@ -15,6 +15,7 @@ from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
+from vitrail.data.layouts.segments import as_wanted
 from vitrail.data.layouts.split_lists import with_lists
 from vitrail.data.layouts.things import with_things
 from vitrail.data.options import DEFAULTS, LayoutOptions
@@ -48,6 +49,7 @@ def sniff(
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
     found = with_things(found, options.things) if options.things else found
+    found = as_wanted(found, tree.wanted)
     return with_frames(tree, with_lists(tree, replace(found, asked=options)))
 
 

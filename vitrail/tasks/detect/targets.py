@@ -18,7 +18,7 @@ from vitrail.data.findings import Finding
 from vitrail.data.labels import count, natural
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import load
-from vitrail.data.targets import Targets, read_truth
+from vitrail.data.targets import Targets, read_truth, refused_kind
 from vitrail.data.truth import Truth
 from vitrail.tasks.detect import box_findings
 from vitrail.tasks.detect.box_targets import StatedBox, stated_boxes
@@ -49,6 +49,8 @@ class ObjectTargets(Targets[T]):
 
     kinds: ClassVar[tuple[str, ...]] = ("boxes", "instances")
     """The kinds of truths that are read."""
+    needs: ClassVar[tuple[str, str]] = "Detection", "boxes of objects"
+    """The task as a noun, and what it needs, for messages."""
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
@@ -58,9 +60,7 @@ class ObjectTargets(Targets[T]):
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header with all classes; DataError if the truths are not boxes or there is no class."""
         if truth.kind not in cls.kinds:
-            raise DataError(
-                f"These truths are of the kind {truth.kind!r}, not boxes. Choose a task for them with --task."
-            )
+            raise refused_kind(truth, *cls.needs)
         named = {one.name for row in rows for one in _stated_or_none(row)} - set(truth.names)
         names = (*truth.names, *sorted(named, key=natural))
         if not 1 <= len(names) <= MOST_CLASSES:

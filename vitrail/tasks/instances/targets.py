@@ -41,6 +41,8 @@ class InstanceTargets(ObjectTargets[Instances]):
     what is found there is not wrong.
     """
 
+    needs = "Segmentation of instances", "objects with outlines"
+
     def read(self, row: Row, root: Path) -> Instances:
         """Return the objects of a row, those without an outline as crowds; raise DataError if they cannot be read."""
         stated = stated_objects(row)

@@ -18,7 +18,7 @@ from vitrail.data.instances import Instances, boxes_around, cut_mask, mask_areas
 from vitrail.data.labels import count
 from vitrail.data.layouts.mask_files import MOST, VOID
 from vitrail.data.manifest import KEPT, Row, dump_target
-from vitrail.data.panoptic import Scene
+from vitrail.data.panoptic import Scene, painting_order
 from vitrail.data.targets import read_truth
 from vitrail.data.truth import Truth
 from vitrail.tasks.detect.targets import ObjectTargets
@@ -37,6 +37,15 @@ SHARED = 0.001
 """Share of the pixels that may lie in two segments before it is reported: borders are rarely exact."""
 
 
+def check_things(truth: Truth) -> None:
+    """Raise DataError if not both things and areas are among the classes."""
+    if not truth.things or set(truth.things) == set(truth.names):
+        raise DataError(
+            "Panoptic segmentation needs classes of things and of stuff, and these are all of one kind. Choose other "
+            "things (--things car,pedestrian), --task instances for things alone, or --task segment for areas alone."
+        )
+
+
 class MeasuredScene(NamedTuple):
     """What a check keeps of an image: its things, and the pixels of each class and of none (k + 1,)."""
 
@@ -48,10 +57,12 @@ class PanopticTargets(ObjectTargets[Scene]):
     """The segments of an image in pixels of the upright original: single objects of things, areas of other classes.
 
     The target of a row is the list of instance segmentation with all segments, things and areas alike; the header tells
-    which classes are things. What no segment covers is void. Of segments that overlap the later one lies on top.
+    which classes are things. What no segment covers is void. Where segments overlap, things lie on areas, and smaller
+    segments on larger ones.
     """
 
     kinds = ("panoptic",)
+    needs = "Panoptic segmentation", "segments of things and of areas"
     VOID: ClassVar[int] = VOID
 
     def __init__(self, truth: Truth) -> None:
@@ -62,6 +73,7 @@ class PanopticTargets(ObjectTargets[Scene]):
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header with all classes; DataError if the truths are not segments, or too many classes."""
         found = super().gather(truth, rows)
+        check_things(found)
         if len(found.names) > MOST:
             raise DataError(
                 f"These segments have {len(found.names):,} classes, and panoptic segmentation has at most {MOST}. Join "
@@ -86,17 +98,17 @@ class PanopticTargets(ObjectTargets[Scene]):
         """Return the class of each pixel of an image (height, width)."""
         areas = np.full(size, VOID, np.uint8)
         places = {name: place for place, name in enumerate(self.truth.names)}
-        for one in stated:
-            if one.box.name not in places:
-                raise DataError(
-                    f"A segment is of the class {one.box.name!r}, which this data set does not name."
-                )
-            mask = one.mask(size)
-            if mask is None:
-                continue
+        unknown = next((one.box.name for one in stated if one.box.name not in places), None)
+        if unknown is not None:
+            raise DataError(f"A segment is of the class {unknown!r}, which this data set does not name.")
+        drawn = [(one.box, mask) for one in stated if (mask := one.mask(size)) is not None]
+        crowd = np.array([box.ignored for box, _ in drawn], np.bool_)
+        things = np.array([box.name in self.truth.things for box, _ in drawn], np.bool_)
+        for place in painting_order(mask_areas([mask for _, mask in drawn]), crowd, things):
+            box, mask = drawn[place]
             left, top, right, bottom = boxes_around([mask])[0].astype(int).tolist()
             inner = cut_mask(mask, (left, top, right, bottom)) > 0
-            areas[top:bottom, left:right][inner] = places[one.box.name]
+            areas[top:bottom, left:right][inner] = places[box.name]
         return areas
 
     def transform(self, target: Scene, view: Any) -> Scene:
@@ -190,5 +202,5 @@ def _overlapping(row: Row, stated: Sequence[StatedObject], scene: Scene) -> Iter
     masks = [mask for one in stated if (mask := one.mask((height, width))) is not None]
     twice = float(mask_areas(masks).sum()) - float((scene.areas != VOID).sum())
     if twice > SHARED * scene.areas.size:
-        text = f"segments that overlap ({twice:,.0f} px): there the later one counts"
+        text = f"segments that overlap ({twice:,.0f} px): things count, and of them the smaller one"
         yield Finding("segments overlap", text, (row.id,))

@@ -20,7 +20,7 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import mask_files
 from vitrail.data.manifest import KEPT, Row
 from vitrail.data.open_image import read as read_bytes
-from vitrail.data.targets import Targets, read_truth
+from vitrail.data.targets import Targets, read_truth, refused_kind
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ class SegmentTargets(Targets[Mask]):
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header unchanged; raise DataError if the truths are not masks or the classes have no names."""
         if truth.kind != "mask":
-            raise DataError(
-                f"These truths are of the kind {truth.kind!r}, not masks. Choose a task for them with --task."
-            )
+            raise refused_kind(truth, "Segmentation", "masks of classes")
         if not truth.names:
             raise DataError(
                 "The classes of these masks have no names. Add the names to the header of the manifest, or to "
