@@ -239,7 +239,7 @@ def test_a_class_without_boxes_and_a_set_without_any(tmp_path: Path) -> None:
     assert texts(prepared)["boxless class"].startswith("No box of core, so it cannot be learned.")
     assert prepared.manifest.truth.names == NAMES
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="no box that can be used"):
+    with pytest.raises(DataError, match="no object that can be used"):
         checked(tmp_path / "none", [[]] * 4)
 
 

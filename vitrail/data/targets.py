@@ -138,6 +138,10 @@ class Targets(ABC, Generic[T]):
         """Return task settings computed from the truths before training; by default none."""
         return {}
 
+    def unfit(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Return sentences, said before training, about settings that do not fit the truths; by default none."""
+        return ()
+
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return the weight of each class in the loss, to balance rare classes: (k,).
 

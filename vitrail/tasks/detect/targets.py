@@ -163,7 +163,8 @@ class ObjectTargets(Targets[T]):
         super().usable(rows, findings)
         if not any(self.strata(row) for row in rows):
             raise DataError(
-                f"has {count(len(rows), 'image')} but no box that can be used. Add boxes to the annotations."
+                f"has {count(len(rows), 'image')} but no object that can be used. This task needs {self.needs[1]}: add "
+                "them to the annotations."
             )
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:

@@ -81,7 +81,7 @@ class InstanceTargets(ObjectTargets[Instances]):
             return
         found = read_truth(self, row, root)
         yield from mask_findings.check_masks(row, stated, found, facts.size)
-        self.noted[row.id, row.target] = mask_findings.measured(found, facts.size)
+        self.noted[row.id, row.target] = mask_findings.measured(stated, found, facts.size)
 
     def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
         """Report the number and size of the objects of each class, objects in an image, and images of background."""

@@ -142,7 +142,7 @@ class PanopticTargets(ObjectTargets[Scene]):
             hint = "Add its segments, or remove the image."
             yield Finding("void image", "no segment at all", (row.id,), grave=True, out=True, hint=hint)
         yield from _overlapping(row, stated, scene)
-        measured = mask_findings.measured(scene.things, facts.size)
+        measured = mask_findings.measured(self._only_things(stated), scene.things, facts.size)
         pixels = np.array([*counts[: len(self.truth.names)], counts[VOID]], np.int64)
         self.noted[row.id, row.target] = MeasuredScene(measured, pixels)
 

@@ -93,6 +93,10 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
             found["class_weights"] = tuple(round(float(one), 4) for one in weights)
         return found
 
+    def unfit(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Return a sentence if an image has more things than queries."""
+        return self.shapes.unfit(self.rows_of_things(rows))
+
     def transform(self, target: Scene, view: Any) -> Scene:
         """Return the things and the classes of pixels that a view shows; boxes in shares of the input."""
         return Scene(self.shapes.transform(target.things, view), self.areas.transform(target.areas, view))
