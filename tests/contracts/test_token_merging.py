@@ -179,6 +179,8 @@ CANNOT = {
     "vvt-product",
     "mixer",
     "vit-position-relative",
+    "detr",
+    "detr-learned",
     "rf_detr",
     "rf_detr-base",
 }

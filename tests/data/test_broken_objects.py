@@ -47,7 +47,7 @@ def texts(prepared: Prepared) -> dict[str, str]:
         (["hello"], "no list of polygons, each a list"),
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon of 7 numbers"),
         ([[1, 2, float("nan"), 4, 5, 6]], "no finite number"),
-        ({"size": [40, 60], "counts": "zzz~~"}, "the text of these run lengths is broken"),
+        ({"size": [40, 60], "counts": "zzz~~"}, "the run lengths of a mask are broken"),
         ({"size": [40, 60], "counts": [20, 80]}, "count 100 pixels"),
         ({"size": [40, 60]}, "size and counts"),
     ],

@@ -35,18 +35,21 @@ def root(tmp_path: Path) -> Path:
 
 def test_things_are_objects_and_all_segments_are_a_mask(root: Path) -> None:
     whole, objects, masks = (sniff(root, task=name) for name in ("panoptic", "instances", "segment"))
-    assert objects.truth == Truth("instances", whole.truth.things)
+    assert objects == whole
     assert masks.truth == Truth("mask", whole.truth.names)
     for one, things, areas in zip(whole.found, objects.found, masks.found, strict=True):
         true = PanopticTargets(whole.truth).read(Row(one.id, one.path, target=one.target), root)
-        found = InstanceTargets(objects.truth).read(Row(one.id, one.path, target=things.target), root)
+        found = InstanceTargets(InstanceTargets.gather(objects.truth, [])).read(
+            Row(one.id, one.path, target=things.target), root
+        )
         assert found.masks == true.things.masks
         painted = SegmentTargets(masks.truth).read(Row(one.id, one.path, target=areas.target), root)
         np.testing.assert_array_equal(painted, true.areas)
 
 
 def test_other_things_are_objects(root: Path) -> None:
-    assert sniff(root, LayoutOptions(things="ground"), task="instances").truth.names == ("ground",)
+    prepared = prepare(root, LayoutOptions(things="ground"), task="instances")
+    assert prepared.manifest.truth.names == ("ground",)
     assert sniff(root, task="detect").truth == Truth("instances", ("disc", "square"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -79,6 +80,12 @@ def test_predictions_are_written_as_coco_and_can_be_read_again(data, run, vitrai
         assert [int((ids == one["id"]).sum()) for one in note["segments_info"]] == [
             one["area"] for one in note["segments_info"]
         ]
+    (tmp_path / "again" / "images").mkdir(parents=True)
+    for picture in pictures:
+        shutil.copy(picture, tmp_path / "again" / "images")
+    shutil.copy(tmp_path / "found.json", tmp_path / "again")
+    shutil.copytree(tmp_path / "found", tmp_path / "again" / "found")
+    assert "COCO panoptic segments" in good(vitrail("check", tmp_path / "again")).stdout
     failed = vitrail("predict", run, pictures[0], "--yolo", tmp_path / "labels")
     assert failed.returncode == 1
     assert "--coco" in failed.stderr

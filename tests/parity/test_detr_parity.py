@@ -13,16 +13,18 @@ from safetensors.torch import load_file, save_file
 from transformers import DetrConfig as TheirConfig
 from transformers import DetrForObjectDetection, DetrForSegmentation, ResNetConfig
 
+from vitrail.core.errors import SettingError
 from vitrail.data.truth import Truth
 from vitrail.layers.detr_transformer import places
 from vitrail.layers.log_odds import log_odds
 from vitrail.layers.tokens import Tokens
-from vitrail.models.detr import AttentionShares, Detr, DetrConfig, DetrHead, FineMasks
+from vitrail.models.detr import PRESETS, AttentionShares, Detr, DetrConfig, DetrHead, FineMasks
 from vitrail.runs.network import build_network
 from vitrail.runs.published_head import with_own_head
 from vitrail.tasks.base import Ask
 from vitrail.tasks.detect.task import Detect
 from vitrail.tasks.instances.task import SegmentInstances
+from vitrail.weights import rules
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import from_path
 from vitrail.weights.rules import load
@@ -245,3 +247,45 @@ def test_the_configs_of_the_goldens_are_those_of_this_test():
         SMALL.heads,
         SMALL.queries,
     )
+
+
+@pytest.mark.parametrize("kind", [DetrForObjectDetection, DetrForSegmentation])
+def test_names_in_memory_are_read_too(shaken, tmp_path, kind):
+    theirs = shaken(kind(stated(masks=kind is DetrForSegmentation)))
+    theirs.save_pretrained(tmp_path / "files")
+    theirs.save_pretrained(tmp_path / "memory", save_original_format=False)
+    assert not any("out_proj" in name for name in load_file(tmp_path / "memory" / "model.safetensors"))
+    wanted, found = from_path(tmp_path / "files"), from_path(tmp_path / "memory")
+    assert (found.config, found.task) == (wanted.config, wanted.task)
+    for one, other in ((found.encoder, wanted.encoder), (found.head, wanted.head)):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_stride_of_the_authors_files_is_said_by_their_names(tmp_path):
+    """No tensor tells the dilated network from the other, so that nobody's word is a line."""
+    state = rules.save(detr.table(hub=False), Detr(SMALL).state_dict(), DetrHead(SMALL, CLASSES).state_dict())
+    for name in ("detr-r50-e632da11.pth", "detr-r50-dc5-f0fb7ef5.pth"):
+        torch.save({"model": state}, tmp_path / name)
+    plain, dilated = (
+        from_path(path)
+        for path in (tmp_path / "detr-r50-e632da11.pth", tmp_path / "detr-r50-dc5-f0fb7ef5.pth")
+    )
+    assert (plain.config.dilated, dilated.config.dilated) == (False, True)
+    assert any("at stride 32" in line for line in plain.assumed)
+    assert not any("stride" in line for line in dilated.assumed)
+    stated_by_hand = from_path(tmp_path / "detr-r50-e632da11.pth", network={"dilated": True})
+    assert stated_by_hand.config.dilated
+    assert not any("stride" in line for line in stated_by_hand.assumed)
+    convert(tmp_path / "detr-r50-dc5-f0fb7ef5.pth", tmp_path / "back.safetensors", to="official")
+    assert from_path(tmp_path / "back.safetensors").config.dilated
+    with pytest.raises(SettingError, match="dilated=yes cannot be read"):
+        from_path(tmp_path / "detr-r50-e632da11.pth", network={"dilated": "yes"})
+
+
+@pytest.mark.parametrize("name", ["detr_r50", "detr_r50_dc5"])
+def test_a_preset_that_is_named_says_the_stride(tmp_path, name):
+    thin = replace(PRESETS[name], queries=3, decoder=1)
+    state = rules.save(detr.table(hub=False), Detr(thin).state_dict(), DetrHead(thin, CLASSES).state_dict())
+    torch.save({"model": state}, tmp_path / "mine.pth")
+    assert from_path(tmp_path / "mine.pth", name).config.dilated == name.endswith("dc5")

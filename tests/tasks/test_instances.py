@@ -46,7 +46,7 @@ GRID = (16, 24)
 
 @pytest.fixture
 def task():
-    return SegmentInstances(NAMES, {"threshold": 0.3})
+    return SegmentInstances(NAMES, {"threshold": 0.3, "mask_weight": 1, "reach": None})
 
 
 def round_(centre, radius, size, hole=0.0):
@@ -346,7 +346,9 @@ def test_a_threshold_leaves_out_and_a_doubled_object_can_be_left_out(task):
     assert (len(none), none.masks, str(none)) == (0, (), "nothing found")
     assert none.to_dict()["objects"] == []
     assert none.label_map().max() == 0
-    (once,) = SegmentInstances(NAMES, {"threshold": 0.3, "nms": 0.7}).decode(output, [WHERE], Ask())
+    (once,) = SegmentInstances(NAMES, {"threshold": 0.3, "nms": 0.7, "reach": None}).decode(
+        output, [WHERE], Ask()
+    )
     assert once.labels() == ["disc", "ring"]
     assert [*once.masks] == [all_.masks[0], all_.masks[2]]
 

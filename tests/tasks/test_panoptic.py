@@ -25,6 +25,7 @@ from vitrail.tasks.panoptic.task import Panoptic
 NAMES = ("car", "sky", "person", "road")
 TRUTH = Truth("panoptic", NAMES, things=("car", "person"))
 SETTINGS = {
+    "reach": None,
     "width": 32,
     "hidden": 64,
     "layers": 2,

@@ -42,8 +42,8 @@ def check(
     data
         a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
     task
-        the task to train, if not the default one: classify, multilabel, segment, detect, instances, or your own,
-        module:Class
+        the task to train, if not the default one: classify, multilabel, segment, detect, instances, panoptic, or
+        your own, module:Class
     html
         write a page with the images to this file
     undo

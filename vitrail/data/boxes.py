@@ -55,9 +55,15 @@ def make_boxes(xyxy: Any = (), kinds: Any = (), crowd: Any = None) -> Boxes:
 def make_found(xyxy: Any = (), kinds: Any = (), scores: Any = ()) -> FoundBoxes:
     """Return `FoundBoxes` of plain sequences or arrays, sorted by score; equal scores keep their order."""
     values = np.asarray(scores, np.float64).reshape(-1)
-    order = np.argsort(-values, kind="stable")
+    order = by_score(values)
     corners = np.asarray(xyxy, np.float64).reshape(-1, 4)
     return FoundBoxes(corners[order], np.asarray(kinds, np.int64).reshape(-1)[order], values[order])
+
+
+def by_score(scores: Any) -> NDArray[np.int64]:
+    """Return the places of scores (n,), the highest first; equal scores keep their order."""
+    order: NDArray[np.int64] = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    return order
 
 
 def take_boxes(boxes: Boxes, places: Any) -> Boxes:

@@ -118,9 +118,9 @@ def from_coco(rle: Mapping[str, Any]) -> Runs:
     counts = rle["counts"]
     text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     lengths = _lengths(text) if isinstance(text, bytes) else np.asarray(counts, np.int64)
-    if isinstance(text, bytes) and lengths.min(initial=0) < 0:
-        raise DataError("The text of these run lengths is broken. Write them again.")
-    if lengths.sum() != height * width or lengths.min(initial=0) < 0:
+    if lengths.min(initial=0) < 0:
+        raise DataError("The run lengths of a mask are broken. Write them again.")
+    if lengths.sum() != height * width:
         raise DataError(
             f"These run lengths count {lengths.sum():,} pixels in an image of {width} x {height}. Write them again."
         )

@@ -17,6 +17,7 @@ from vitrail.explainers.attention_viewer import hover_data
 from vitrail.explainers.explanation import Explanation, ImageExplainer
 from vitrail.explainers.faithfulness import NOTHING
 from vitrail.explainers.fast_scores import precision_line
+from vitrail.explainers.gradcam import NoMapError
 from vitrail.explainers.methods import compatible_methods
 from vitrail.pages import render
 
@@ -87,13 +88,13 @@ def _heading(one: Explanation) -> str:
 
 
 def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation], list[str]]:
-    """Return the explanations of all methods that fit, and errors of those that need too much memory."""
+    """Return the explanations of all methods that fit, and errors of those that cannot explain this prediction."""
     found, refused = [], []
     for method in compatible_methods(look.predictor.network):
         try:
             if method != "attention":
                 found.append(look.explain(method, of))
-        except InsufficientMemoryError as error:
+        except (InsufficientMemoryError, NoMapError) as error:
             refused.append(str(error))
     return found, refused
 

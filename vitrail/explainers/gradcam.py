@@ -11,6 +11,10 @@ from vitrail.explainers.target import Seen, Subject
 from vitrail.runs.network import Network
 
 
+class NoMapError(SettingError):
+    """The explained score does not depend on the map that Grad-CAM looks at."""
+
+
 class GradCam:
     """Weight the channels of the last map by their mean gradient (eq. 1), and keep the positive part (eq. 2).
 
@@ -35,7 +39,7 @@ class GradCam:
             target = subject.look(pixels.to(subject.device).detach().requires_grad_())
             at_map, level = _gradient(target)
         if at_map is None or not bool(at_map.any()):
-            raise SettingError(
+            raise NoMapError(
                 f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM needs. "
                 "Use --method relevance or occlusion."
             )

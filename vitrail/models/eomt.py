@@ -184,14 +184,20 @@ class MaskHead(Head):
         """Whether what is explained is the class of a query, which no patch of the last map changes."""
         return self.task != AREAS
 
+    @property
+    def untrained(self) -> str:  # type: ignore[override]
+        """Why it is not trained here; "" for areas."""
+        if self.task == AREAS:
+            return ""
+        return (
+            f"The head of EoMT for {self.task} answers, but is not trained here: its authors train it with attention "
+            "within masks. Train --task segment with it, or objects with another network, such as --model dinov2_s14."
+        )
+
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return the outputs of the task. SettingError for objects in training."""
-        if self.training and self.task != AREAS:
-            raise SettingError(
-                f"The head of EoMT for {self.task} answers, but is not trained here: its authors train it with "
-                "attention within masks. Train --task segment with it, or objects with another network, such as "
-                "--model dinov2_s14."
-            )
+        if self.training and self.untrained:
+            raise SettingError(self.untrained)
         scores, masks = self.found(features)
         if self.task == AREAS:
             size = inputs["images"].shape[-2:] if "images" in inputs else masks.shape[-2:]

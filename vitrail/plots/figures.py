@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from vitrail.plots.colours import ACCENT, FAINT, INK, SECOND, SERIES
 from vitrail.plots.images import THIN
 
+MANY = 4
+"""More lines have their legend beside the figure."""
+
 Line = Sequence[tuple[float, float]]
 
 
@@ -25,11 +28,14 @@ def curves(
 
     `bands` holds the intervals (low, high) of the points of some lines, which are shaded.
     """
-    figure = Figure(figsize=(6.2, 3.2))
+    many = len(series) > MANY
+    figure = Figure(figsize=(8.2 if many else 6.2, 3.2))
     axes = figure.subplots()
-    for (name, points), colour in zip(series.items(), cycle(SERIES)):
+    for place, ((name, points), colour) in enumerate(zip(series.items(), cycle(SERIES))):
         xs, ys = zip(*points, strict=True) if points else ((), ())
-        axes.plot(xs, ys, label=name, color=colour, linewidth=2, marker="o", markersize=3)
+        style = "-" if place < len(SERIES) else "--"
+        label = name.replace("_", " ")
+        axes.plot(xs, ys, label=label, color=colour, linestyle=style, linewidth=2, marker="o", markersize=3)
         if band := bands.get(name):
             low, high = zip(*band, strict=True)
             axes.fill_between(xs, low, high, color=colour, alpha=0.13, linewidth=0)
@@ -37,7 +43,10 @@ def curves(
     axes.set_ylabel(y)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(series) > 1:
+    if many:  # beside the lines, which it would hide
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.tight_layout()
+    elif len(series) > 1:
         axes.legend(frameon=False)
     return figure
 

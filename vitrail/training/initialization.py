@@ -51,10 +51,12 @@ def build_from_recipe(recipe: Recipe, truth: Truth) -> InitialState:
         WeightsError: the weights are not available or do not fit. Training from scratch is never a silent replacement.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
-    opened = _open(recipe.model)
+    opened = _opened(recipe.model)
     preprocess = task.steps(opened.preprocess)
     _set_teacher(task, preprocess)
     network = build_network(opened.encoder, task)
+    if network.head.untrained:
+        raise SettingError(network.head.untrained)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
     return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)
@@ -91,6 +93,20 @@ class _Opened(NamedTuple):
     licence: str | None
     origin: str
     weights: Pretrained | None = None
+
+
+def _opened(model: ModelSettings) -> _Opened:
+    """Open the network; SettingError if its size needs more memory than there is."""
+    try:
+        return _open(model)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
+        size = " x ".join(map(str, model.imgsz))
+        raise SettingError(
+            f"{model.name} for images of {size} pixels needs more memory than there is. Choose a smaller "
+            "--imgsz."
+        ) from error
 
 
 def _open(model: ModelSettings) -> _Opened:

@@ -15,7 +15,7 @@ from vitrail.core import catalog
 from vitrail.core.errors import WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
-from vitrail.weights import hub_folder, infer_config, rules
+from vitrail.weights import detr_files, hub_folder, infer_config, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, layout_of
@@ -107,6 +107,7 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
     lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.notes]
+    lines.append(detr_files.stride_line(config, said))
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
@@ -150,10 +151,8 @@ def _of_header(config: Any) -> Said:
     if config is None:
         return Said()
     heads = config.heads if config.family in infer_config.OF_HEADS else None
-    gelu = getattr(config, "gelu", None)
-    return Said(
-        "its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=getattr(config, "norm_eps", None)
-    )
+    gelu, eps, dilated = (getattr(config, name, None) for name in ("gelu", "norm_eps", "dilated"))
+    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=eps, dilated=dilated)
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
@@ -163,7 +162,8 @@ def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
     agrees = norm is None or len(norm) in widths
     # If the file states a number, a difference is reported later, with the nearest preset.
     open_ = stated.heads is None and agrees and wanted.family in infer_config.OF_HEADS
-    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,))
+    dilated = getattr(wanted, "dilated", None) if stated.dilated is None else None
+    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,), dilated=dilated)
 
 
 def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -18,6 +19,9 @@ from vitrail.weights.tables import detr as tables
 
 HEADS = 8
 """Heads of published networks; they do not follow from tensors."""
+
+DILATED = "dc5"
+"""What the names of files have in them whose last map has the stride of the third; no tensor tells."""
 
 AREAS = 200
 """From so many classes on, the classes of a file with masks are those of COCO's panoptic segments, areas among them."""
@@ -51,11 +55,12 @@ def look(tensors: Mapping[str, Tensor]) -> Found | None:
     if answers is None:
         raise WeightsError("The file lacks the layer of classes of DETR; it is incomplete.")
     classes = len(answers) - 1
-    task, settings = "detect", {}
+    task, settings = "detect", dict[str, Any]()
     if "mask_head.lay1.weight" in renamed:
         task = "panoptic" if classes >= AREAS else "instances"
+        settings = {"reach": None}
     if task == "panoptic":
-        settings = {"merge": "queries", "threshold": SURE, "overlap": COVERED}
+        settings = {"merge": "queries", "threshold": SURE, "overlap": COVERED, "least_area": 0}
     return Found(renamed, tables.table(hub=hub), task, settings, classes, hub)
 
 
@@ -80,7 +85,7 @@ def encoder(
         _want(peek, "backbone.conv1.weight").shape[1],
         tuple(count for count, _ in stages),
         tuple(plane for _, plane in stages),
-        bool(stated.get("dilation", False)),
+        bool(said.dilated),
         len(project),
         int(heads),
         len(_want(peek, "blocks.0.rise.weight")),
@@ -89,6 +94,24 @@ def encoder(
         len(queries),
         position,
         pre_norm,
+    )
+
+
+def dilated(path: Path, stated: Mapping[str, Any]) -> bool | None:
+    """Return whether the last map has the stride of the third, as a config.json or the name of a file says; or None."""
+    if stated:
+        backbone = stated.get("backbone_config") or {}
+        return bool(stated.get("dilation")) or backbone.get("output_stride") == 16
+    return True if DILATED in path.name.lower() else None
+
+
+def stride_line(config: Any, said: Said) -> str | None:
+    """Return a note if nobody states the stride of the last map."""
+    if config.family != DetrConfig.family or said.dilated is not None:
+        return None
+    return (
+        f"its last map is taken at stride 32: no one says otherwise, as {DILATED!r} in the name of the file or "
+        "--network dilated=true would"
     )
 
 

@@ -59,6 +59,9 @@ COMPARED = (
     "layer_scale",
     "windows",
     "taps",
+    "layers",
+    "planes",
+    "dilated",
     "query_blocks",
 )
 """The settings that define a network; size, channels and conventions do not."""

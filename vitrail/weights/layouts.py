@@ -105,7 +105,8 @@ def _detr(opened: Opened, found: detr_files.Found) -> Layout:
     conventions = replace(base, preprocessing=of_hub(opened.preprocessing) if stated else DETR.preprocessing)
     infer = partial(detr_files.encoder, found=found, stated=stated)
     tensors, task, settings = found.tensors, found.task, found.settings
-    return Layout(found.table, infer, tensors, conventions, Said(), task, settings, (), found.classes)
+    said = Said("config.json" if stated else "its name", dilated=detr_files.dilated(opened.path, stated))
+    return Layout(found.table, infer, tensors, conventions, said, task, settings, (), found.classes)
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -137,9 +138,9 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
     said = hub_folder.said_of(stated) if stated.get("model_type") == "eomt" else Said()
     base = OFFICIAL if found.official else HUGGINGFACE
     conventions = replace(base, preprocessing=of_hub(found.processor))
-    answers = {"threshold": 0.8, "overlap": 0.2, "merge": "queries"}
+    answers = {"threshold": 0.8, "overlap": 0.2, "least_area": 0, "merge": "queries"}
     settings: dict[str, Mapping[str, Any]] = {
-        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True}
+        "panoptic": answers, "instances": {"threshold": 0.8, "sure_masks": True, "reach": None}
     }  # fmt: skip
     return Layout(
         found.table, found.infer, found.tensors, conventions, said, found.task, settings.get(found.task, {}),

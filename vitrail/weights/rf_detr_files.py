@@ -195,7 +195,9 @@ def settings(tensors: Mapping[str, Tensor], stated: Stated) -> tuple[str, dict[s
         "anchor": ANCHOR,
         "margin": MARGIN,
     }
-    return "instances" if "segmentation_head.bias" in tensors else "detect", found, classes
+    if any(name.startswith("segmentation_head.") for name in tensors):
+        return "instances", {**found, "reach": None}, classes
+    return "detect", found, classes
 
 
 def _numbers(tensors: Mapping[str, Tensor], before: str, behind: str) -> int:

@@ -11,7 +11,7 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.block import Gelu
 from vitrail.layers.patch_embedding import sides
 
-STATABLE = ("heads", "image", "gelu", "norm_eps")
+STATABLE = ("heads", "image", "gelu", "norm_eps", "dilated")
 """Settings that do not follow from tensors, and that a user can state with weights (`--network heads=3`)."""
 
 SIZE_WAY_OUT = "state the size: --network image=[HEIGHT,WIDTH] (vitrail train, convert and weights add)"
@@ -34,10 +34,11 @@ class Said:
     sizes: tuple[tuple[int, int], ...] = ()
     gelu: Gelu | None = None
     norm_eps: float | None = None
+    dilated: bool | None = None
 
     def over(self, other: Said) -> Said:
         """Return both, this one first; raise WeightsError if they contradict each other."""
-        for name in ("heads", "gelu", "norm_eps"):
+        for name in ("heads", "gelu", "norm_eps", "dilated"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if None not in (mine, theirs) and mine != theirs:
                 raise WeightsError(
@@ -50,6 +51,7 @@ class Said:
             self.sizes + other.sizes,
             self.gelu or other.gelu,
             other.norm_eps if self.norm_eps is None else self.norm_eps,
+            other.dilated if self.dilated is None else self.dilated,
         )
 
 
@@ -75,12 +77,15 @@ def of_user(network: Mapping[str, Any]) -> Said:
         raise _wrong("gelu", network["gelu"], "exact or tanh")
     if eps is not None and not (isinstance(eps, int | float) and eps > 0):
         raise _wrong("norm_eps", eps, "a small positive number such as 1.0e-6")
+    if not isinstance(network.get("dilated", False), bool):
+        raise _wrong("dilated", network["dilated"], "true or false")
     return Said(
         "--network" if network else "",
         tuple(heads) if isinstance(heads, list) else heads,
         None if image is None else sides(tuple(image) if isinstance(image, list) else image),
         gelu=network.get("gelu"),
         norm_eps=eps,
+        dilated=network.get("dilated"),
     )
 
 

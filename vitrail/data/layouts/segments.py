@@ -1,4 +1,4 @@
-"""Panoptic segments as another task takes them: things as objects, or all classes as masks."""
+"""Panoptic segments as another task takes them: things as boxes, or all classes as masks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def as_wanted(layout: Layout, wanted: str) -> Layout:
     """Return a reading of panoptic segments with the kind of truth `wanted`, if they can be of it; else unchanged.
 
     Raises:
-        DataError: objects are wanted, and no class is a thing.
+        DataError: boxes are wanted, and no class is a thing.
     """
     truth = layout.truth
-    if truth.kind != "panoptic" or wanted not in {"instances", "boxes", "mask"}:
+    if truth.kind != "panoptic" or wanted not in {"boxes", "mask"}:
         return layout
     if wanted == "mask":
         note = "Areas and things are learned as classes, and what no segment covers counts nowhere."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.core.files import write_json, write_text
 from vitrail.data.boxes import Boxes, FoundBoxes
-from vitrail.data.instances import Runs, mask_areas
+from vitrail.data.instances import Runs, boxes_around, mask_areas
 from vitrail.data.mask_outlines import keyhole, parts_of
 
 CSV_COLUMNS = ("image_path", "xmin", "ymin", "xmax", "ymax", "label", "score")
@@ -51,7 +51,8 @@ def crowds_of(boxes: Boxes | FoundBoxes) -> list[bool]:
 def coco_content(images: Sequence[ImageBoxes], names: Sequence[str]) -> dict[str, Any]:
     """Return COCO's images, categories and annotations; ids count from 1, and predictions have a `score`.
 
-    Masks are written as run lengths, which keep every pixel, holes and several parts of one object, too.
+    Masks are written as run lengths, which keep every pixel, holes and several parts of one object, too; their box is
+    that around the mask.
     """
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
@@ -104,12 +105,15 @@ def _coco_boxes(number: int, image: ImageBoxes) -> list[dict[str, Any]]:
 
 
 def _mask_entries(image: ImageBoxes) -> list[dict[str, Any]]:
-    """Return the segmentation and the area of each object; nothing for boxes alone."""
+    """Return the segmentation of each object, its area and the box around it; nothing for boxes alone."""
     if not image.masks:
         return [{} for _ in image.boxes.kinds]
+    around = boxes_around(image.masks)
+    flat = np.concatenate([around[:, :2], around[:, 2:] - around[:, :2]], 1).tolist()
     areas = mask_areas(image.masks).tolist()
     return [
-        {"segmentation": mask.to_dict(), "area": area} for mask, area in zip(image.masks, areas, strict=True)
+        {"segmentation": mask.to_dict(), "area": area, **({"bbox": box} if area else {})}
+        for mask, area, box in zip(image.masks, areas, flat, strict=True)
     ]
 
 

@@ -133,7 +133,7 @@ class ObjectTargets(Targets[T]):
 
     def words(self, row: Row) -> str:
         """Return the number of boxes of each class: "12 RBC, 1 WBC"; "no object" without any."""
-        counts = Counter(one.name for one in _stated_or_none(row))
+        counts = Counter(one.name for one in _stated_or_none(row) if one.name in self._places)
         return ", ".join(f"{number} {name}" for name, number in counts.most_common()) or "no object"
 
     def same(self, one: Row, other: Row, root: Path) -> bool:

@@ -47,7 +47,7 @@ class Onto(NamedTuple):
         Only the pixels near positive cells are computed: elsewhere no interpolation is positive.
         """
         positive = logits > 0
-        spans = [_span(positive.any(axis), side) for axis, side in ((1, 0), (0, 1))]
+        spans = [_span(positive.any(axis)) for axis in (1, 0)]
         if None in spans:
             return Runs(self.size, _nothing(self.size))
         (top, bottom), (left, right) = (one for one in spans if one is not None)
@@ -60,7 +60,7 @@ class Onto(NamedTuple):
         return runs_at((fine > 0).numpy(), (rows.start, cols.start), self.size)
 
 
-def _span(present: Tensor, _: int) -> tuple[int, int] | None:
+def _span(present: Tensor) -> tuple[int, int] | None:
     """Return the first and the last cell (exclusive) of a row of flags, with one more on each side; None for none."""
     at = present.nonzero()[:, 0].tolist()
     return (max(0, at[0] - 1), min(len(present), at[-1] + 2)) if at else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from vitrail.data.instances import Instances, Runs, boxes_around, cut_mask, from
 from vitrail.data.labels import count
 from vitrail.data.manifest import Row
 from vitrail.data.targets import read_truth
+from vitrail.data.truth import Truth
 from vitrail.tasks.detect.targets import ObjectTargets
 from vitrail.tasks.instances import mask_findings
 from vitrail.tasks.instances.cover import cover_in_view
@@ -41,11 +43,28 @@ class InstanceTargets(ObjectTargets[Instances]):
     what is found there is not wrong.
     """
 
+    kinds = ("boxes", "instances", "panoptic")
     needs = "Segmentation of instances", "objects with outlines"
+
+    @classmethod
+    def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
+        """Return the header with all classes, of panoptic segments with the things alone."""
+        if truth.kind != "panoptic":
+            return super().gather(truth, rows)
+        if not truth.things:
+            raise DataError("None of these segments is a thing. Name the things: --things car,pedestrian")
+        return replace(truth, names=truth.things)
+
+    def stated(self, row: Row) -> list[StatedObject]:
+        """Return the objects of a row; the areas beside things are none."""
+        every = stated_objects(row)
+        if self.truth.kind != "panoptic":
+            return every
+        return [one for one in every if one.box.name in self.truth.names]
 
     def read(self, row: Row, root: Path) -> Instances:
         """Return the objects of a row, those without an outline as crowds; raise DataError if they cannot be read."""
-        stated = stated_objects(row)
+        stated = self.stated(row)
         return self.objects(stated, size_of(stated, row, root) if stated else (0, 0), row)
 
     def objects(self, stated: Sequence[StatedObject], size: tuple[int, int], row: Row) -> Instances:
@@ -74,7 +93,7 @@ class InstanceTargets(ObjectTargets[Instances]):
 
     def check(self, row: Row, facts: Facts, root: Path) -> Iterator[Finding]:
         """Report objects without a mask, masks of another size, outside, doubled, or apart from their boxes."""
-        stated = stated_objects(row)
+        stated = self.stated(row)
         wrong = list(mask_findings.check_frame(row, stated, facts, root))
         yield from wrong
         if any(finding.out for finding in wrong):
@@ -90,7 +109,7 @@ class InstanceTargets(ObjectTargets[Instances]):
     def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
         """Check that the kept images have objects with outlines at all."""
         super().usable(rows, findings)
-        if not any(one.is_outlined for row in rows for one in stated_objects(row)):
+        if not any(one.is_outlined for row in rows for one in self.stated(row)):
             raise DataError(
                 f"has {count(len(rows), 'image')} with boxes, but no outline of any object. To learn the boxes: "
                 "--task detect"
@@ -105,7 +124,7 @@ class InstanceTargets(ObjectTargets[Instances]):
         """Return whether two rows have the same objects, in any order."""
         if one.target == other.target:
             return True
-        a, b = (sorted(repr(stated) for stated in stated_objects(row)) for row in (one, other))
+        a, b = (sorted(repr(stated) for stated in self.stated(row)) for row in (one, other))
         return a == b
 
     # Drawing

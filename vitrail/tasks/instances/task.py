@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.data.batch import Geometry
-from vitrail.data.boxes import take_found
+from vitrail.data.boxes import by_score, take_found
 from vitrail.data.instances import FoundInstances, Instances, Runs, joined_runs, moved_runs
 from vitrail.layers.boxes import to_corners
 from vitrail.layers.heads import Output
@@ -130,8 +130,9 @@ class SegmentInstances(InstanceTargets, FindObjects[Instances]):
         """
         every = []
         output = self._weighed(output) if self.settings.sure_masks else output
+        scores = (output["logits"].float() / self.settings.temperature).sigmoid().amax(-1).cpu().numpy()
         for place, (boxes, geometry) in enumerate(zip(self.find(output, at), at, strict=True)):
-            order = output["logits"][place].amax(-1).float().argsort(descending=True, stable=True)
+            order = by_score(scores[place])
             kept = min(MOST, int((boxes.scores >= least).sum()))
             maps, shares = output["masks"][place].cpu(), to_corners(output["boxes"][place].float()).cpu()
             onto = Onto.of(geometry, maps.shape[-2], maps.shape[-1])

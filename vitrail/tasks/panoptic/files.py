@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vitrail.core.errors import DataError
-from vitrail.core.files import make_folder, write_json
+from vitrail.core.files import make_folder, replace, write_json
 from vitrail.data.instances import boxes_around, to_runs
 from vitrail.data.panoptic import PanopticMap, coloured_ids
-from vitrail.plots import of_array, write_image
 
 
 def write_panoptic(
@@ -32,7 +32,7 @@ def write_panoptic(
     folder = path.with_suffix("")
     make_folder(folder)
     for file, (_, found) in zip(files, images, strict=True):
-        write_image(folder / file, of_array(coloured_ids(found.ids)))
+        _write_ids(folder / file, found)
     entries = [
         {"id": number, "file_name": name, "height": found.ids.shape[0], "width": found.ids.shape[1]}
         for number, (name, found) in enumerate(images, 1)
@@ -46,6 +46,12 @@ def write_panoptic(
         for number, (name, thing) in enumerate(zip(names, things.tolist(), strict=True), 1)
     ]
     write_json(path, {"images": entries, "annotations": annotations, "categories": categories})
+
+
+def _write_ids(path: Path, found: PanopticMap) -> None:
+    """Write the numbers of segments as colours. The file is a label of a data set, so it bears no mark of vitrail."""
+    picture = Image.fromarray(coloured_ids(found.ids))
+    replace(path, lambda temporary: picture.save(temporary, "PNG"))
 
 
 def segments_info(found: PanopticMap) -> list[dict[str, Any]]:

@@ -47,10 +47,17 @@ def of_queries(
     stuff = set(range(rules.classes)) - set(rules.things)
     merge = MergeRules(threshold, overlap=1 - rules.hidden, stuff=stuff)
     found = merge_queries(output["logits"].cpu(), output["masks"], resized, geometry.original, merge)
-    kinds = [one.kind for one in found.segments]
-    scores = [one.score for one in found.segments]
     ids = (found.numbers + 1).numpy().astype(np.int32)
-    return PanopticMap(ids, np.array(kinds, np.int64), np.array(scores, np.float64))
+    sizes = np.bincount(ids.ravel(), minlength=len(found.segments) + 1)
+    small = [
+        one.kind in stuff and size < rules.least for one, size in zip(found.segments, sizes[1:], strict=True)
+    ]
+    kept = [one for one, out in zip(found.segments, small, strict=True) if not out]
+    numbers = np.concatenate([[0], np.where(small, 0, np.cumsum(~np.array(small, np.bool_)))]).astype(
+        np.int32
+    )
+    kinds = np.array([one.kind for one in kept], np.int64)
+    return PanopticMap(numbers[ids], kinds, np.array([one.score for one in kept], np.float64))
 
 
 def things_of(found: PanopticMap, rules: Rules) -> FoundInstances:

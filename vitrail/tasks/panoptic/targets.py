@@ -202,5 +202,5 @@ def _overlapping(row: Row, stated: Sequence[StatedObject], scene: Scene) -> Iter
     masks = [mask for one in stated if (mask := one.mask((height, width))) is not None]
     twice = float(mask_areas(masks).sum()) - float((scene.areas != VOID).sum())
     if twice > SHARED * scene.areas.size:
-        text = f"segments that overlap ({twice:,.0f} px): things count, and of them the smaller one"
+        text = f"segments that overlap ({twice:,.0f} px): there things count, and of them the smaller one"
         yield Finding("segments overlap", text, (row.id,))

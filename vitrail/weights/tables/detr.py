@@ -29,7 +29,21 @@ BACKBONE = (
 )
 """From the names of transformers' own ResNet to torchvision's and timm's, which published files have."""
 
-SPELLINGS = ((r"^detr\.", ""), *BACKBONE)
+MEMORY = (
+    (r"^model\.backbone\.model\.", "model.backbone.conv_encoder.model."),
+    (r"(layers\.\d+\.\w+_attn)\.o_proj\.", r"\1.out_proj."),
+    (r"(layers\.\d+)\.mlp\.fc([12])\.", r"\1.fc\2."),
+    (r"^bbox_attention\.([qk])_proj\.", r"bbox_attention.\1_linear."),
+    *((rf"^mask_head\.conv{n}\.conv\.", f"mask_head.lay{n}.") for n in (1, 2)),
+    *((rf"^mask_head\.conv{n}\.norm\.", f"mask_head.gn{n}.") for n in (1, 2)),
+    *((rf"^mask_head\.fpn_stages\.{n}\.fpn_adapter\.", f"mask_head.adapter{n + 1}.") for n in range(3)),
+    *((rf"^mask_head\.fpn_stages\.{n}\.refine\.conv\.", f"mask_head.lay{n + 3}.") for n in range(3)),
+    *((rf"^mask_head\.fpn_stages\.{n}\.refine\.norm\.", f"mask_head.gn{n + 3}.") for n in range(3)),
+    (r"^mask_head\.output_conv\.", "mask_head.out_lay."),
+)
+"""From transformers' names in memory to those of its files."""
+
+SPELLINGS = ((r"^detr\.", ""), *MEMORY, *BACKBONE)
 """Files with masks put everything else below `detr.`."""
 
 
