@@ -621,7 +621,7 @@ def test_what_coco_files_get_wrong_is_said_and_keeps_one_image_out(tmp_path: Pat
     prepared = prepare(tmp_path, task="segment")
     rows = {row.id: row.reason for row in prepared.manifest.rows(state="quarantined")}
     assert set(rows) == {"images/0.jpg", "images/2.jpg", "images/4.jpg"}
-    assert "images/4.jpg: its truth 'a mask' cannot be read" in rows["images/4.jpg"]
+    assert "annotation 74 in coco.json whose segmentation is no list of polygons" in rows["images/4.jpg"]
     assert "has annotation 70 of the category 99, which coco.json does not name" in rows["images/0.jpg"]
     assert rows["images/2.jpg"] == "a mask of 60 × 1000 px for an image of 60 × 40"
     said = prepared.lines()

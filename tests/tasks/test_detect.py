@@ -214,6 +214,10 @@ def test_queries_follow_the_data(task):
     assert task.learn([row(900)], None)["queries"] == 300
     assert Detect(NAMES, {"queries": 50}).learn([row(3)], None) == {"groups": 4, "anchor": 0.2}
     assert Detect(NAMES, {"queries": 50, "groups": 1, "anchor": 0.1}).learn([row(3)], None) == {}
+    assert Detect(NAMES, {"queries": 50}).unfit([row(50)]) == []
+    (said,) = Detect(NAMES, {"queries": 50}).unfit([row(3), row(1200)])
+    assert "1,200 objects" in said
+    assert "--set queries=1200" in said
 
 
 def test_a_mosaic_moves_its_boxes_with_its_images():

@@ -130,7 +130,7 @@ def test_what_is_no_box_is_named(target: str, why: str) -> None:
 def test_the_header_has_all_classes_and_other_truths_are_refused() -> None:
     rows = [row(box("ox", 0, 0, 1, 1)), row(box("cell", 0, 0, 1, 1)), row()]
     assert DetectTargets.gather(Truth("boxes", NAMES), rows).names == ("cell", "core", "ox")
-    with pytest.raises(DataError, match="not boxes"):
+    with pytest.raises(DataError, match="--task segment"):
         DetectTargets.gather(Truth("mask", NAMES), rows)
     with pytest.raises(DataError, match="have 0"):
         DetectTargets.gather(Truth("boxes"), [row()])
@@ -239,7 +239,7 @@ def test_a_class_without_boxes_and_a_set_without_any(tmp_path: Path) -> None:
     assert texts(prepared)["boxless class"].startswith("No box of core, so it cannot be learned.")
     assert prepared.manifest.truth.names == NAMES
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="no box that can be used"):
+    with pytest.raises(DataError, match="no object that can be used"):
         checked(tmp_path / "none", [[]] * 4)
 
 

@@ -186,7 +186,7 @@ def test_a_window_has_its_part_of_the_masks() -> None:
 def test_an_outline_of_another_size_is_refused() -> None:
     with pytest.raises(DataError, match="on one of"):
         read(masked("cell", disc((60, 40), 20)), masked("cell", disc((30, 30), 9, (60, 70))))
-    with pytest.raises(DataError, match="neither polygons"):
+    with pytest.raises(DataError, match="object 1 of its list has a polygon"):
         read(
             {"class": "cell", "box": [0, 0, 1, 1], "polygons": [[0, 0, 1, 1, float("nan"), 2]], "of": [5, 5]}
         )
@@ -250,6 +250,7 @@ def test_a_check_counts_masks_and_their_sizes(tmp_path: Path) -> None:
     [
         ("no outline", {"class": "core", "box": [10, 10, 30, 30]}),
         ("empty mask", masked("core", np.zeros(SHAPE, bool)) | {"box": [10, 10, 30, 30]}),
+        ("few corners", {"class": "core", "box": [10, 10, 30, 30], "polygons": [[10, 10, 30, 30]]}),
         ("box apart", masked("core", disc((90, 60), 10)) | {"box": [70, 50, 100, 70]}),
         ("doubled mask", masked("cell", disc((30, 40), 20))),
         ("masks overlap", masked("core", disc((30, 40), 15))),

@@ -17,6 +17,7 @@ from vitrail.tasks.result import (
     Overlays,
     Reliability,
     Result,
+    Scope,
     Section,
     Shot,
     Table,
@@ -69,3 +70,8 @@ def test_a_section_of_an_own_kind_is_left_out():
 def test_a_broken_one_is_refused_in_a_sentence(values):
     with pytest.raises(RunError, match=r"Update vitrail, or open report\.html"):
         result_from_dict(values)
+
+
+def test_one_image_is_counted_as_one():
+    assert Scope("validation images").counted(1) == "1 validation image"
+    assert Scope().counted(1200) == "1,200 images it never saw"

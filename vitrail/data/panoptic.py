@@ -54,6 +54,17 @@ def coloured_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
 
 
+def painting_order(
+    areas: NDArray[np.float64], crowd: NDArray[np.bool_], things: NDArray[np.bool_]
+) -> list[int]:
+    """Return the order in which segments (n,) are painted, the topmost last.
+
+    Things lie on areas, single things on crowds, and then the smaller one on the larger one; of equals the later one.
+    """
+    order: list[int] = np.lexsort((np.arange(len(areas)), -areas, ~crowd & things, things)).tolist()
+    return order
+
+
 def true_map(
     instances: Instances, class_map: NDArray[np.uint8], things: NDArray[np.bool_], void: int = 255
 ) -> PanopticMap:
@@ -65,8 +76,7 @@ def true_map(
     """
     ids = np.zeros(class_map.shape, np.int32)
     boxes, areas = instances.boxes, mask_areas(instances.masks)
-    order = np.lexsort((np.arange(len(areas)), -areas, ~boxes.crowd))
-    for place in order.tolist():
+    for place in painting_order(areas, boxes.crowd, np.ones(len(areas), np.bool_)):
         # One mask is unpacked at a time: an image of 24 megapixels has a hundred.
         ids[from_runs([instances.masks[place]], class_map.shape)[0]] = place + 1
     kinds = np.flatnonzero(things)[boxes.kinds].tolist()

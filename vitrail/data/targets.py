@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vitrail.core import catalog
@@ -137,6 +138,10 @@ class Targets(ABC, Generic[T]):
         """Return task settings computed from the truths before training; by default none."""
         return {}
 
+    def unfit(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Return sentences, said before training, about settings that do not fit the truths; by default none."""
+        return ()
+
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         """Return the weight of each class in the loss, to balance rare classes: (k,).
 
@@ -166,13 +171,6 @@ def read_truth(targets: Targets[T], row: Row, root: Path) -> T:
         ) from error
 
 
-def refused_kind(truth: Truth, wanted: str) -> DataError:
-    """Return the error for truths of a kind that a task cannot take; `wanted` is what it takes, in words."""
-    fits = catalog.DEFAULT_TASKS.get(truth.kind)
-    hint = f"The task for them: --task {fits}" if fits else "Choose a task for them with --task."
-    return DataError(f"These truths are of the kind {truth.kind!r}, not {wanted}. {hint}")
-
-
 Gather = Callable[[Sequence[Row]], Targets[Any]]
 """Builds targets from the rows of a data set, which may be needed to complete the header."""
 
@@ -183,6 +181,32 @@ class NoTargets(Targets[None]):
     def read(self, row: Row, root: Path) -> None:
         """Return nothing."""
         return
+
+
+_TASKS_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "class": "--task classify",
+        "classes": "--task multilabel",
+        "mask": "--task segment",
+        "boxes": "--task detect, or --task instances if they have outlines",
+        "instances": "--task instances or --task detect",
+        "panoptic": "--task panoptic, --task instances or --task segment",
+    }
+)
+"""Kind of truth → the tasks that read it."""
+
+
+def refused_kind(truth: Truth, task: str, wanted: str) -> DataError:
+    """Return the error of a task that reads other truths: `task` as a noun, and what it needs."""
+    return DataError(
+        f"{task} needs {wanted}, and these truths are of the kind {truth.kind!r}. {tasks_of(truth)}"
+    )
+
+
+def tasks_of(truth: Truth) -> str:
+    """Return a sentence with the tasks that read truths of this kind."""
+    fitting = _TASKS_OF.get(truth.kind)
+    return f"What reads them: {fitting}." if fitting else "Choose a task of your own for them with --task."
 
 
 def targets_class(truth: Truth, task: str | None = None, *, refusal: str = "") -> type[Targets[Any]]:

@@ -48,6 +48,8 @@ TITLES = {
     "objects": "Objects in an image",
     "background": "Images of background",
     "no outline": "Objects without an outline",
+    "few corners": "Polygons with too few corners",
+    "many objects": "More objects than a model answers",
     "empty mask": "Masks without a pixel",
     "mask outside": "Outlines beyond the border",
     "box apart": "Boxes apart from their masks",

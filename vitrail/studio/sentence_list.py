@@ -209,9 +209,11 @@ TEMPLATES: tuple[str, ...] = (
 PHRASES: tuple[str, ...] = (
     # parts of sentences
     "images it never saw",
+    "image it never saw",
     "the validation images",
     "test images",
     "validation images",
+    "validation image",
     "validation",
     "train",
     "val",

@@ -269,6 +269,11 @@ class Scope(NamedTuple):
     called: str = NEVER_SEEN
     leaked: frozenset[str] = frozenset()
 
+    def counted(self, number: int) -> str:
+        """Return the number of images with their description: "1 validation image", "2 validation images"."""
+        called = self.called.replace("images", "image", 1) if number == 1 else self.called
+        return f"{number:,} {called}"
+
 
 class Evaluation(Protocol):
     """Collects predictions batch by batch, for each epoch of training and for reports; it can be pickled."""

@@ -120,6 +120,7 @@ def train(
         return draft(planned, prepared, options.out, listeners)
     recipe = with_class_weights(planned.recipe, prepared.manifest)
     note(listeners, _learned(planned.recipe, recipe))
+    note(listeners, unfit_settings(recipe, prepared.manifest))
     return start(recipe, prepared, options.out, listeners)
 
 
@@ -137,6 +138,12 @@ def with_class_weights(recipe: Recipe, manifest: Manifest) -> Recipe:
         learned = {"settings": learned}
     settings = layered(recipe.task.settings, learned)
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"settings": settings})})
+
+
+def unfit_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
+    """Return sentences about settings of a complete recipe that do not fit the training images."""
+    task = build_task(recipe.task.name, manifest.truth, recipe.task.settings)
+    return list(task.unfit(manifest.rows(TRAIN)))
 
 
 def _learned(before: Recipe, after: Recipe) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
-from vitrail.data.labels import count
+from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
@@ -15,8 +15,10 @@ from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
+from vitrail.data.layouts.segments import as_wanted
 from vitrail.data.layouts.split_lists import with_lists
 from vitrail.data.layouts.things import with_things
+from vitrail.data.layouts.yolo import is_label_file
 from vitrail.data.options import DEFAULTS, LayoutOptions
 
 
@@ -48,6 +50,7 @@ def sniff(
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
     found = with_things(found, options.things) if options.things else found
+    found = as_wanted(found, tree.wanted)
     return with_frames(tree, with_lists(tree, replace(found, asked=options)))
 
 
@@ -59,6 +62,11 @@ def _unlabelled(tree: Tree) -> DataError:
             f"{where} holds nothing that may be read: {first.id} {first.trouble}. Mend that first."
         )
     if not tree.pictures:
+        if labels := [name for name in tree.files if is_label_file(tree, name)]:
+            return DataError(
+                f"{where} holds no images, but labels of YOLO ({shorten(labels)}). Put their images beside them: into "
+                f"{where}/images, with the labels in {where}/labels and their classes in {where}/data.yaml."
+            )
         return DataError(f"{where} holds no images. Put them into one folder a class: {where}/cat/1.jpg.")
     return DataError(
         f"{where} holds {count(len(tree.pictures), 'image')} but no labels. Put them into one folder a class "

@@ -152,6 +152,11 @@ class Tree:
             raise DataError(
                 f"{source} is a single file that holds no data set. Give a folder, zip, tar or table."
             )
+        if path.suffix == ".json" and _is_coco(path.read_bytes()):
+            raise DataError(
+                f"{source} holds annotations of COCO and no images. Put it into the folder of the images, and give "
+                "that folder."
+            )
         return cls(path.name, path.parent, {path.name: path.name}, table=path.name, options=options)
 
     @cached_property
@@ -192,6 +197,10 @@ class Tree:
     def of_class(self, name: str, known: str, split: str = "") -> Entry:
         """Return the entry of one file that shows one class."""
         return self.entry(name, join_labels([known]), split)
+
+
+def _is_coco(data: bytes) -> bool:
+    return all(word in data for word in (b'"images"', b'"annotations"', b'"categories"'))
 
 
 def _without_own(tree: Tree) -> Tree:

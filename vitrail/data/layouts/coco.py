@@ -15,6 +15,7 @@ from vitrail.data.labels import count, natural, shorten, split_of
 from vitrail.data.layouts.annotations import few, is_coco_classes
 from vitrail.data.layouts.base import Tree
 from vitrail.data.layouts.mask_files import paint
+from vitrail.data.layouts.outline_checks import broken_outline
 from vitrail.data.layouts.outline_masks import Box, Drawn, OutlinedImage
 from vitrail.data.layouts.panoptic import is_panoptic
 
@@ -45,21 +46,29 @@ def read(tree: Tree) -> Drawn:
     pictures: list[OutlinedImage] = []
     notes: list[str] = []
     names: dict[str, None] = {}
+    listed, files = 0, list[str]()
     for name in few(tree, ".json"):
         content = content_of(tree, name)
         if content is not None:
-            own = _File(find, name, content)
+            own = _File(find, name, content, outlined=tree.wanted in {"instances", "mask"})
             pictures += own.pictures()
             names.update(dict.fromkeys(own.names()))
             notes += own.notes
+            listed += len(content["images"])
+            files.append(name)
+    if not listed:
+        raise DataError(
+            f"{shorten(files)} in {tree.name} {'list' if len(files) > 1 else 'lists'} no images. Export the "
+            "annotations again, with their images."
+        )
     return Drawn(pictures, tuple(notes), tuple(names))
 
 
 class _File:
-    """One COCO file; `notes` are complete after `pictures` was called."""
+    """One COCO file; `notes` are complete after `pictures` was called. `outlined`: broken outlines are trouble."""
 
-    def __init__(self, find: Finder, name: str, content: Mapping[str, Any]) -> None:
-        self.name, self.content = name, content
+    def __init__(self, find: Finder, name: str, content: Mapping[str, Any], *, outlined: bool) -> None:
+        self.name, self.content, self.outlined = name, content, outlined
         words = name.replace("_", "/").replace(".", "/").split("/")
         self.split = next((split for word in words if (split := split_of(word))), "")
         self.notes: list[str] = []
@@ -128,7 +137,7 @@ class _File:
         return [str(one["name"]) for one in ordered if str(one["name"]) not in groups]
 
     def pictures(self) -> list[OutlinedImage]:
-        """Return the images with their objects; an annotation of an unknown category sets `trouble`."""
+        """Return the images with their objects; a broken annotation sets `trouble`."""
         names = {one["id"]: str(one["name"]) for one in self.content["categories"]}
         listed = {one["id"] for one in self.content["images"]}
         lost: Counter[str] = Counter()
@@ -137,18 +146,24 @@ class _File:
             picture = self.images.get(number)
             if picture is None:
                 lost.update([] if number in listed else [str(number)])
-            elif kind in names:
+            elif trouble := self._trouble(one, names):
+                self.images[number] = picture._replace(trouble=picture.trouble or trouble)
+            else:
                 picture.boxes.append(Box(names[kind], _corners(one), _more(one)))
-            elif not picture.trouble:
-                said = f"annotation {one['id']}" if "id" in one else "an annotation"
-                trouble = f"has {said} of the category {kind}, which {self.name} does not name: add it there"
-                self.images[number] = picture._replace(trouble=trouble)
         if lost:
             shown = shorten(f"image_id {number}" for number in lost)
             self.notes.append(
                 f"{count(lost.total(), 'annotation')} of images that {self.name} does not list left aside: {shown}."
             )
         return list(self.images.values())
+
+    def _trouble(self, one: Mapping[str, Any], names: Mapping[Any, str]) -> str:
+        """Return what is wrong with an annotation, as a predicate of its image."""
+        said = f"annotation {one['id']}" if "id" in one else "an annotation"
+        if one["category_id"] not in names:
+            return f"has {said} of the category {one['category_id']}, which {self.name} does not name: add it there"
+        why = broken_outline(one.get("segmentation")) if self.outlined else ""
+        return f"has {said} in {self.name} whose segmentation is {why}; export or correct it" if why else ""
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int]:

@@ -61,6 +61,21 @@ def classes_of(tree: Tree) -> Classes | None:
     return None
 
 
+def is_label_file(tree: Tree, name: str) -> bool:
+    """Return whether a file has a number of a class and shares of an image in its first line."""
+    if not name.lower().endswith(".txt"):
+        return False
+    first = next((line.split() for line in _lines(tree, name) if line.strip()), [])
+    return len(first) >= 5 and first[0].isdigit() and all(_is_share(one) for one in first[1:])
+
+
+def _is_share(word: str) -> bool:
+    try:
+        return -_FAR < float(word) < _FAR
+    except ValueError:
+        return False
+
+
 def _numbered(tree: Tree) -> bool:
     """Return whether the first text file of an image that is not empty has a number and four shares in each line."""
     for name in tree.pictures:

@@ -14,7 +14,7 @@ from vitrail.data.class_balance import class_weights
 from vitrail.data.findings import Finding, classes
 from vitrail.data.labels import count, natural, shorten, split_labels
 from vitrail.data.manifest import Row
-from vitrail.data.targets import Targets
+from vitrail.data.targets import Targets, tasks_of
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def named(labels: Sequence[str], most: int = 12) -> str:
 def gathered(truth: Truth, rows: Sequence[Row], kind: str) -> Truth:
     """Return the header with the classes of the rows in natural order, 2 before 10; DataError for another kind."""
     if truth.kind not in {"class", "classes"}:
-        raise DataError(
-            f"These are {_OTHER.get(truth.kind, truth.kind)}, not classes. Choose a task for them with --task."
-        )
+        raise DataError(f"These are {_OTHER.get(truth.kind, truth.kind)}, not classes. {tasks_of(truth)}")
     names = sorted({one for cell in {row.target for row in rows} for one in split_labels(cell)}, key=natural)
     return Truth(kind, tuple(names))
 

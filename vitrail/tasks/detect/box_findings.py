@@ -30,6 +30,9 @@ DOUBLED = 0.95
 ROUNDING = 1.0
 """Boxes that end less than this outside the image, in pixels, come from rounding and are clipped without a finding."""
 
+MOST = 300
+"""The most objects of an image that a model answers, unless more queries are asked for."""
+
 _SAME_SHAPE = 0.02  # relative difference of two aspect ratios that come from rounding sides
 
 
@@ -131,6 +134,7 @@ def check_set(
     found = {key: len(boxes.kinds) for key, boxes in noted.items()}
     yield from background(rows, found, "box")
     yield objects(images)
+    yield from many(rows, {key: int((~boxes.crowd).sum()) for key, boxes in noted.items()})
 
 
 def _class_row(name: str, kind: int, images: Sequence[Boxes]) -> dict[str, Any]:
@@ -181,3 +185,16 @@ def background(rows: Sequence[Row], numbers: Mapping[tuple[str, str], int], noun
     if empty:
         text = f"{count(len(empty), 'image')} without any {noun}, learned as background: {shorten(empty)}."
         yield Finding("background", text, tuple(empty))
+
+
+def many(rows: Sequence[Row], numbers: Mapping[tuple[str, str], int]) -> Iterator[Finding]:
+    """Report images with more objects than a model answers; `numbers` are as for `background`, without crowds."""
+    own = {row.id: numbers.get((row.id, row.target), 0) for row in rows if row.state == KEPT}
+    over = {name: number for name, number in own.items() if number > MOST}
+    if over:
+        shown = shorten(f"{name} ({number:,})" for name, number in over.items())
+        text = (
+            f"{count(len(over), 'image')} with more than {MOST} objects, the most that a model answers of an image: "
+            f"{shown}. Cut the images into parts, or ask for more: --set queries={max(over.values())}"
+        )
+        yield Finding("many objects", text, tuple(over), grave=True)

@@ -20,6 +20,7 @@ from vitrail.layers.heads import Output
 from vitrail.layers.query_decoder import Answers, DecoderShape
 from vitrail.tasks.base import Ask, Asked, InOriginal, Losses, PictureOutput, Task, within
 from vitrail.tasks.detect.agreement import SAME, Level, partners
+from vitrail.tasks.detect.box_findings import MOST
 from vitrail.tasks.detect.loss import Sums, Truths, matched, summed
 from vitrail.tasks.detect.mosaic import TrueTensors, mosaic
 from vitrail.tasks.detect.prediction import Objects
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 CORNERS, OVERLAP = 5.0, 2.0
 """Weights of the losses of distance and overlap; that of the class is 1 (arXiv:2406.03459, §4.1)."""
 
-USUAL, MOST = 100, 300
-"""The fewest and the most queries that are chosen from the data."""
+USUAL = 100
+"""The fewest queries that are chosen from the data; the most are `MOST`."""
 
 BUDGET, MOST_GROUPS = 200, 5
 """Queries of all groups while training, about, and most groups: more learned no quicker (docs/benchmarks.md)."""
@@ -122,6 +123,16 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
         anchor = own.anchor or self.usual_side(rows, root) or ANCHOR
         found = {"queries": queries, "groups": groups, "anchor": anchor}
         return {name: value for name, value in found.items() if getattr(own, name) is None}
+
+    def unfit(self, rows: Sequence[Row]) -> list[str]:
+        """Return a sentence if an image has more objects than queries: each query answers one."""
+        queries, most = self.shape().queries, self.most_objects(rows)
+        if most <= queries:
+            return []
+        return [
+            f"An image has {most:,} objects, and this model answers at most {queries:,} (queries): the others are "
+            f"missed. Cut the images into parts, or ask for more: --set queries={most}"
+        ]
 
     def prepare(self, batch: Batch[Any], rng: np.random.Generator, progress: float) -> Batch[Any]:
         """Return the batch with a share of mosaics in the first half of a training."""

@@ -175,7 +175,7 @@ class ObjectReport:
 
     def _verdict(self, numbers: Mapping[str, Number]) -> str:
         if not self.present.any():
-            return f"No true {self.noun} in {self.count:,} {self.scope.called}, so nothing can be scored."
+            return f"No true {self.noun} in {self.scope.counted(self.count)}, so nothing can be scored."
         main, half = numbers[self.main], numbers[f"{self.prefix}map50"]
         span = f", {main.span()}" if main.low is not None else ""
         rates = (("recall", f"of the true {self.nouns} are found"), ("precision", "of the answers are right"))
@@ -183,7 +183,7 @@ class ObjectReport:
         weak = min((float(self.point[i, 0]), self.labels[i]) for i in np.flatnonzero(self.present))
         return (
             f"{main.name} {main.text()}{span}, {half.name} {half.text()}, over "
-            f"{count(int(self.present.sum()), 'class', 'classes')}, on {self.count:,} {self.scope.called}; at a score "
+            f"{count(int(self.present.sum()), 'class', 'classes')}, on {self.scope.counted(self.count)}; at a score "
             f"of {self.threshold:.3g}: {at}; weakest: {weak[1]}, AP50 {weak[0]:.0%}."
         )
 

@@ -49,8 +49,8 @@ class ObjectTargets(Targets[T]):
 
     kinds: ClassVar[tuple[str, ...]] = ("boxes", "instances")
     """The kinds of truths that are read."""
-    wanted: ClassVar[str] = "boxes"
-    """What is read, in words for a refusal."""
+    needs: ClassVar[tuple[str, str]] = "Detection", "boxes of objects"
+    """The task as a noun, and what it needs, for messages."""
 
     def __init__(self, truth: Truth) -> None:
         super().__init__(truth)
@@ -60,7 +60,7 @@ class ObjectTargets(Targets[T]):
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header with all classes; DataError if the truths are not boxes or there is no class."""
         if truth.kind not in cls.kinds:
-            raise refused_kind(truth, cls.wanted)
+            raise refused_kind(truth, *cls.needs)
         named = {one.name for row in rows for one in _stated_or_none(row)} - set(truth.names)
         names = (*truth.names, *sorted(named, key=natural))
         if not 1 <= len(names) <= MOST_CLASSES:
@@ -133,7 +133,7 @@ class ObjectTargets(Targets[T]):
 
     def words(self, row: Row) -> str:
         """Return the number of boxes of each class: "12 RBC, 1 WBC"; "no object" without any."""
-        counts = Counter(one.name for one in _stated_or_none(row))
+        counts = Counter(one.name for one in _stated_or_none(row) if one.name in self._places)
         return ", ".join(f"{number} {name}" for name, number in counts.most_common()) or "no object"
 
     def same(self, one: Row, other: Row, root: Path) -> bool:
@@ -163,7 +163,8 @@ class ObjectTargets(Targets[T]):
         super().usable(rows, findings)
         if not any(self.strata(row) for row in rows):
             raise DataError(
-                f"has {count(len(rows), 'image')} but no box that can be used. Add boxes to the annotations."
+                f"has {count(len(rows), 'image')} but no object that can be used. This task needs {self.needs[1]}: add "
+                "them to the annotations."
             )
 
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:

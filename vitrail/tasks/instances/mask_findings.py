@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,21 +38,26 @@ APART = 4.0, 0.01
 """A box disagrees with its mask where a side is further apart, in pixels and in sides of the image: the larger one."""
 
 
+_NOT_LEARNED = "neither learned nor counted as wrong or missed"
+
 _HALF = (2, 3, 4)  # EXIF orientations that keep the sides of an image
 
 
 class Measured(NamedTuple):
-    """What a check keeps of an image: its boxes, and the pixels of each mask (n,)."""
+    """What a check keeps of an image: its boxes, the pixels of each mask (n,), and objects without a mask by class."""
 
     boxes: Boxes
     areas: NDArray[np.float64]
+    bare: Mapping[str, int]
 
 
-def measured(found: Instances, size: tuple[int, int]) -> Measured:
+def measured(stated: Sequence[StatedObject], found: Instances, size: tuple[int, int]) -> Measured:
     """Return what is kept of the objects of an image (height, width): those inside it, clipped at its border."""
+    some = [one for one in stated if not one.box.ignored] if found.boxes.crowd.any() else []
+    bare = Counter(one.box.name for one in some if not mask_areas([one.mask(size) or Runs(size, b"")])[0])
     boxes = clip_to(found.boxes._replace(kinds=np.arange(len(found.masks))), size)
     areas = mask_areas([found.masks[place] for place in boxes.kinds])
-    return Measured(boxes._replace(kinds=found.boxes.kinds[boxes.kinds]), areas)
+    return Measured(boxes._replace(kinds=found.boxes.kinds[boxes.kinds]), areas, bare)
 
 
 def check_frame(row: Row, stated: Sequence[StatedObject], facts: Facts, root: Path) -> Iterator[Finding]:
@@ -87,8 +93,11 @@ def check_masks(
 def _outlines(row: Row, stated: Sequence[StatedObject], size: tuple[int, int]) -> Iterator[Finding]:
     """Report what is wrong with single outlines of a whole image."""
     bare = [one for one in stated if not one.is_outlined]
-    if boxed := sum(one.box.has_area and not one.box.ignored for one in bare):
-        text = f"{count(boxed, 'box', 'boxes')} without an outline, neither learned nor counted as wrong or missed"
+    if short := sum(one.is_short and one.box.has_area and not one.box.ignored for one in bare):
+        text = f"{count(short, 'polygon')} of fewer than three corners, {_NOT_LEARNED}"
+        yield Finding("few corners", text, (row.id,), grave=True, hint="Draw them again, or delete them.")
+    if boxed := sum(one.box.has_area and not one.box.ignored and not one.is_short for one in bare):
+        text = f"{count(boxed, 'box', 'boxes')} without an outline, {_NOT_LEARNED}"
         hint = "Draw the outlines, or learn the boxes: --task detect"
         yield Finding("no outline", text, (row.id,), grave=True, hint=hint)
     if gone := len(bare) - sum(one.box.has_area for one in bare):
@@ -98,7 +107,7 @@ def _outlines(row: Row, stated: Sequence[StatedObject], size: tuple[int, int]) -
     masks = [mask for one in outlined if (mask := one.mask(size)) is not None]
     drawn = mask_areas(masks) > 0
     if empty := int((~drawn).sum()):
-        text = f"{count(empty, 'mask')} without a pixel in the image, not learned"
+        text = f"{count(empty, 'mask')} without a pixel in the image, {_NOT_LEARNED}"
         yield Finding("empty mask", text, (row.id,), grave=True, hint="Draw them again, or delete them.")
     over = [_beyond(one, size) > box_findings.ROUNDING for one in outlined]
     if cut := int((np.array(over, np.bool_) & drawn).sum()):
@@ -161,18 +170,21 @@ def check_set(
         yield Finding("few objects", text)
     shown = sorted((line for line in table if line["objects"]), key=lambda line: -line["objects"])
     text = f"Objects: {shorten(map(_class_words, shown), 8)}."
-    dropped = set() if any(line["not counted"] for line in shown) else {"not counted"}
+    optional = ("without an outline", "not counted")
+    dropped = {name for name in optional if not any(line[name] for line in shown)}
     columns = tuple({key: value for key, value in line.items() if key not in dropped} for line in shown)
     yield Finding("object classes", text, table=columns)
     yield _sizes(images)
     numbers = {key: len(one.areas) for key, one in noted.items()}
     yield from box_findings.background(rows, numbers, "object")
     yield box_findings.objects([one.boxes for one in images])
+    yield from box_findings.many(rows, {key: int((~one.boxes.crowd).sum()) for key, one in noted.items()})
 
 
 def _class_row(name: str, kind: int, images: Sequence[Measured]) -> dict[str, Any]:
     own = [one.boxes.kinds == kind for one in images]
-    left = int(sum((mine & one.boxes.crowd).sum() for mine, one in zip(own, images, strict=True)))
+    crowds = [int((mine & one.boxes.crowd).sum()) for mine, one in zip(own, images, strict=True)]
+    bare = sum(min(one.bare.get(name, 0), crowd) for one, crowd in zip(images, crowds, strict=True))
     areas = np.concatenate(
         [one.areas[mine & ~one.boxes.crowd] for mine, one in zip(own, images, strict=True)]
     )
@@ -181,14 +193,17 @@ def _class_row(name: str, kind: int, images: Sequence[Measured]) -> dict[str, An
         "objects": len(areas),
         "images": sum(bool(mine.any()) for mine in own),
         "median pixels": int(np.median(areas)) if len(areas) else 0,
-        "not counted": left,
+        "without an outline": bare,
+        "not counted": sum(crowds) - bare,
     }
 
 
 def _class_words(line: Mapping[str, Any]) -> str:
     words = f"{line['objects']:,} {line['class']} in {count(line['images'], 'image')}"
-    left = line["not counted"]
-    return f"{words} (and {left:,} crowd or difficult, which do not count)" if left else words
+    bare, left = line["without an outline"], line["not counted"]
+    others = [f"{bare:,} without an outline in the image"] if bare else []
+    others += [f"{left:,} crowd or difficult"] if left else []
+    return f"{words} (and {', '.join(others)}, which do not count)" if others else words
 
 
 def _sizes(images: Sequence[Measured]) -> Finding:

@@ -20,6 +20,12 @@ _CORNERS = 6
 """Numbers of the shortest polygon, a triangle."""
 
 
+_FORM = (
+    "Correct it in the annotations, or export them again; a manifest has each object as "
+    '{"class": name, "box": [left, top, right, bottom], "polygons": [[x, y, x, y, …]]}.'
+)
+
+
 class StatedObject(NamedTuple):
     """One object of a row: its box, and its outline as polygons (x, y, x, y, …) or as run lengths of COCO."""
 
@@ -31,6 +37,11 @@ class StatedObject(NamedTuple):
     def is_outlined(self) -> bool:
         """Return whether it has an outline with an area."""
         return self.rle is not None or any(len(one) >= _CORNERS for one in self.polygons)
+
+    @property
+    def is_short(self) -> bool:
+        """Return whether it has polygons, but none with three corners."""
+        return bool(self.polygons) and not self.is_outlined
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,13 +78,25 @@ def stated_objects(row: Row) -> list[StatedObject]:
     if not row.target:
         raise DataError(f"{row.id} has no objects. For an image without any object, write an empty list: []")
     try:
-        return [_stated_object(one) for one in json.loads(row.target)]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{row.id} has an object whose outline is neither polygons of numbers x, y nor run lengths. Export the "
-            'annotations again; in a manifest an object is {"class": name, "box": [left, top, right, bottom], '
-            '"polygons": [[x, y, x, y, …]]}.'
-        ) from error
+        listed = json.loads(row.target)
+    except ValueError as error:
+        raise DataError(f"{row.id} has objects that are no JSON ({error}). {_FORM}") from error
+    if not isinstance(listed, list):
+        raise DataError(f"{row.id} has objects that are no list. {_FORM}")
+    return [_numbered(one, number, row) for number, one in enumerate(listed, 1)]
+
+
+def _numbered(stated: Any, number: int, row: Row) -> StatedObject:
+    """Return an object of a row; DataError with its number, from 1, if it cannot be read."""
+    try:
+        return _stated_object(stated)
+    except KeyError as error:
+        why = f"has no {error.args[0]!r}"
+    except _BrokenOutline as error:
+        why = str(error)
+    except (ValueError, TypeError, AttributeError):
+        why = "has a part of a wrong kind"
+    raise DataError(f"{row.id}: object {number} of its list {why}. {_FORM}")
 
 
 def size_of(stated: Sequence[StatedObject], row: Row, root: Path) -> tuple[int, int]:
@@ -85,11 +108,15 @@ def size_of(stated: Sequence[StatedObject], row: Row, root: Path) -> tuple[int, 
     return height, width
 
 
+class _BrokenOutline(ValueError):
+    """An outline is broken; the message is a predicate of its object."""
+
+
 def _stated_object(stated: Mapping[str, Any]) -> StatedObject:
     polygons, rle = stated.get("polygons") or (), stated.get("rle")
     for one in polygons:
-        if not np.isfinite(np.asarray(one, np.float64)).all() or len(one) % 2:
-            raise ValueError("a polygon is no list of x, y, x, y, …")
-    if rle is not None and not {"size", "counts"} <= rle.keys():
-        raise ValueError("run lengths have a size and counts")
+        if isinstance(one, str) or not np.isfinite(np.asarray(one, np.float64)).all() or len(one) % 2:
+            raise _BrokenOutline("has a polygon that is no list of finite numbers x, y, x, y, …")
+    if rle is not None and not (isinstance(rle, Mapping) and {"size", "counts"} <= rle.keys()):
+        raise _BrokenOutline("has run lengths without a size and counts")
     return StatedObject(stated_box(stated), polygons, rle)

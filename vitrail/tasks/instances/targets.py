@@ -44,7 +44,7 @@ class InstanceTargets(ObjectTargets[Instances]):
     """
 
     kinds = ("boxes", "instances", "panoptic")
-    wanted = "objects with masks"
+    needs = "Segmentation of instances", "objects with outlines"
 
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
@@ -100,7 +100,7 @@ class InstanceTargets(ObjectTargets[Instances]):
             return
         found = read_truth(self, row, root)
         yield from mask_findings.check_masks(row, stated, found, facts.size)
-        self.noted[row.id, row.target] = mask_findings.measured(found, facts.size)
+        self.noted[row.id, row.target] = mask_findings.measured(stated, found, facts.size)
 
     def check_set(self, rows: Sequence[Row]) -> Iterator[Finding]:
         """Report the number and size of the objects of each class, objects in an image, and images of background."""
@@ -124,7 +124,7 @@ class InstanceTargets(ObjectTargets[Instances]):
         """Return whether two rows have the same objects, in any order."""
         if one.target == other.target:
             return True
-        a, b = (sorted(repr(stated) for stated in stated_objects(row)) for row in (one, other))
+        a, b = (sorted(repr(stated) for stated in self.stated(row)) for row in (one, other))
         return a == b
 
     # Drawing

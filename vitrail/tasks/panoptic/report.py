@@ -133,14 +133,14 @@ class _Report:
 
     def _verdict(self, numbers: Mapping[str, Number]) -> str:
         if not self.true.sum():
-            return f"No true segment in {self.count:,} {self.scope.called}, so nothing can be scored."
+            return f"No true segment in {self.scope.counted(self.count)}, so nothing can be scored."
         main, pq = numbers["pq"], self.point[0]
         span = f", {main.span()}" if main.low is not None else ""
         parts = ", ".join(f"{numbers[name].name} {numbers[name].text()}" for name in ("sq", "rq"))
         weak = min((float(pq[i]), self.labels[i]) for i in np.flatnonzero(self.known))
         return (
             f"PQ {main.text()}{span}, {parts}, over {count(int(self.known.sum()), 'class', 'classes')}, on "
-            f"{self.count:,} {self.scope.called}; weakest: {weak[1]}, PQ {weak[0]:.0%}."
+            f"{self.scope.counted(self.count)}; weakest: {weak[1]}, PQ {weak[0]:.0%}."
         )
 
     def _details(self, numbers: Mapping[str, Number], classes: Table, means: Table) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data import parts
 from vitrail.data.findings import Finding
-from vitrail.data.instances import Instances, Runs, boxes_around, cut_mask, mask_areas
+from vitrail.data.instances import Instances, boxes_around, cut_mask, mask_areas
 from vitrail.data.labels import count
 from vitrail.data.layouts.mask_files import MOST, VOID
 from vitrail.data.manifest import KEPT, Row, dump_target
-from vitrail.data.panoptic import Scene
+from vitrail.data.panoptic import Scene, painting_order
 from vitrail.data.targets import read_truth
 from vitrail.data.truth import Truth
 from vitrail.tasks.detect.targets import ObjectTargets
@@ -37,6 +37,15 @@ SHARED = 0.001
 """Share of the pixels that may lie in two segments before it is reported: borders are rarely exact."""
 
 
+def check_things(truth: Truth) -> None:
+    """Raise DataError if not both things and areas are among the classes."""
+    if not truth.things or set(truth.things) == set(truth.names):
+        raise DataError(
+            "Panoptic segmentation needs classes of things and of stuff, and these are all of one kind. Choose other "
+            "things (--things car,pedestrian), --task instances for things alone, or --task segment for areas alone."
+        )
+
+
 class MeasuredScene(NamedTuple):
     """What a check keeps of an image: its things, and the pixels of each class and of none (k + 1,)."""
 
@@ -48,12 +57,12 @@ class PanopticTargets(ObjectTargets[Scene]):
     """The segments of an image in pixels of the upright original: single objects of things, areas of other classes.
 
     The target of a row is the list of instance segmentation with all segments, things and areas alike; the header tells
-    which classes are things. What no segment covers is void. Things lie on areas, and of things that overlap the
-    smaller one on top; crowds lie below the others.
+    which classes are things. What no segment covers is void. Where segments overlap, things lie on areas, and smaller
+    segments on larger ones.
     """
 
     kinds = ("panoptic",)
-    wanted = "segments of things and of areas"
+    needs = "Panoptic segmentation", "segments of things and of areas"
     VOID: ClassVar[int] = VOID
 
     def __init__(self, truth: Truth) -> None:
@@ -64,18 +73,13 @@ class PanopticTargets(ObjectTargets[Scene]):
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header with all classes; DataError if the truths are not segments, or too many classes."""
         found = super().gather(truth, rows)
+        check_things(found)
         if len(found.names) > MOST:
             raise DataError(
                 f"These segments have {len(found.names):,} classes, and panoptic segmentation has at most {MOST}. Join "
                 "some of them."
             )
-        things = tuple(name for name in found.names if name in found.things)
-        if not things or len(things) == len(found.names):
-            raise DataError(
-                "Panoptic segmentation needs classes of things and of areas, and these are all of one kind. Name the "
-                "things: --things car,pedestrian. For things alone: --task instances."
-            )
-        return replace(found, things=things)
+        return replace(found, things=tuple(name for name in found.names if name in found.things))
 
     def read(self, row: Row, root: Path) -> Scene:
         """Return the segments of a row; raise DataError if they cannot be read."""
@@ -94,28 +98,18 @@ class PanopticTargets(ObjectTargets[Scene]):
         """Return the class of each pixel of an image (height, width)."""
         areas = np.full(size, VOID, np.uint8)
         places = {name: place for place, name in enumerate(self.truth.names)}
-        for one, mask in self._in_order(stated, size):
-            if one.box.name not in places:
-                raise DataError(
-                    f"A segment is of the class {one.box.name!r}, which this data set does not name."
-                )
+        unknown = next((one.box.name for one in stated if one.box.name not in places), None)
+        if unknown is not None:
+            raise DataError(f"A segment is of the class {unknown!r}, which this data set does not name.")
+        drawn = [(one.box, mask) for one in stated if (mask := one.mask(size)) is not None]
+        crowd = np.array([box.ignored for box, _ in drawn], np.bool_)
+        things = np.array([box.name in self.truth.things for box, _ in drawn], np.bool_)
+        for place in painting_order(mask_areas([mask for _, mask in drawn]), crowd, things):
+            box, mask = drawn[place]
             left, top, right, bottom = boxes_around([mask])[0].astype(int).tolist()
             inner = cut_mask(mask, (left, top, right, bottom)) > 0
-            areas[top:bottom, left:right][inner] = places[one.box.name]
+            areas[top:bottom, left:right][inner] = places[box.name]
         return areas
-
-    def _in_order(
-        self, stated: Sequence[StatedObject], size: tuple[int, int]
-    ) -> list[tuple[StatedObject, Runs]]:
-        """Return the segments that have a mask as they are painted, the lowest first; see `true_map`."""
-        drawn = [(one, mask) for one in stated if (mask := one.mask(size)) is not None]
-        areas = mask_areas([mask for _, mask in drawn]).tolist()
-        thing = [one.box.name in self.truth.things for one, _ in drawn]
-        keys = [
-            (is_thing, is_thing and not one.box.ignored, -area if is_thing else 0.0)
-            for (one, _), is_thing, area in zip(drawn, thing, areas, strict=True)
-        ]
-        return [drawn[place] for place in sorted(range(len(drawn)), key=lambda place: keys[place])]
 
     def transform(self, target: Scene, view: Any) -> Scene:
         """Return the things that a view shows, boxes in pixels of its input, and the class of each of its pixels."""
@@ -148,7 +142,7 @@ class PanopticTargets(ObjectTargets[Scene]):
             hint = "Add its segments, or remove the image."
             yield Finding("void image", "no segment at all", (row.id,), grave=True, out=True, hint=hint)
         yield from _overlapping(row, stated, scene)
-        measured = mask_findings.measured(scene.things, facts.size)
+        measured = mask_findings.measured(self._only_things(stated), scene.things, facts.size)
         pixels = np.array([*counts[: len(self.truth.names)], counts[VOID]], np.int64)
         self.noted[row.id, row.target] = MeasuredScene(measured, pixels)
 
@@ -208,7 +202,5 @@ def _overlapping(row: Row, stated: Sequence[StatedObject], scene: Scene) -> Iter
     masks = [mask for one in stated if (mask := one.mask((height, width))) is not None]
     twice = float(mask_areas(masks).sum()) - float((scene.areas != VOID).sum())
     if twice > SHARED * scene.areas.size:
-        text = (
-            f"segments that overlap ({twice:,.0f} px): there things count before areas, and the smaller thing"
-        )
+        text = f"segments that overlap ({twice:,.0f} px): there things count, and of them the smaller one"
         yield Finding("segments overlap", text, (row.id,))

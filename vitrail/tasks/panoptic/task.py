@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitrail.core.errors import DataError, SettingError
+from vitrail.core.errors import SettingError
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.instances import FoundInstances
 from vitrail.data.panoptic import PanopticMap, Scene, true_map
@@ -27,7 +27,7 @@ from vitrail.tasks.panoptic.head import PanopticHead
 from vitrail.tasks.panoptic.merging import Rules, of_queries, things_first, things_of
 from vitrail.tasks.panoptic.prediction import Segments
 from vitrail.tasks.panoptic.settings import PanopticSettings
-from vitrail.tasks.panoptic.targets import PanopticTargets
+from vitrail.tasks.panoptic.targets import PanopticTargets, check_things
 from vitrail.tasks.result import Exports
 from vitrail.tasks.segment.areas import Areas
 from vitrail.tasks.segment.head import PixelHead
@@ -68,11 +68,7 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
         self.head_rate = self.settings.head_rate
-        if not self.truth.things or set(self.truth.things) == set(self.labels):
-            raise DataError(
-                "Panoptic segmentation needs classes of things and of stuff, and these are all of one kind. Choose "
-                "--task instances for things alone, --task segment for areas alone."
-            )
+        check_things(self.truth)
         own: PanopticSettings = self.settings
         self.shapes = SegmentInstances(Truth("instances", self.truth.things), own.of_things())
         self.areas = Segment(Truth("mask", self.labels), own.of_areas())
@@ -96,6 +92,10 @@ class Panoptic(Task[Scene, Segments], PanopticTargets):
             weights = frequency_weights(np.array(counts)[:, : len(self.labels)])
             found["class_weights"] = tuple(round(float(one), 4) for one in weights)
         return found
+
+    def unfit(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Return a sentence if an image has more things than queries."""
+        return self.shapes.unfit(self.rows_of_things(rows))
 
     def transform(self, target: Scene, view: Any) -> Scene:
         """Return the things and the classes of pixels that a view shows; boxes in shares of the input."""

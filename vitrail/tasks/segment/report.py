@@ -227,7 +227,7 @@ class _Report:
         weak = min(there)
         over = count(len(there), "class", "classes")
         return (
-            f"mIoU {number.text()}{span}, over {over}, on {self.count:,} {self.scope.called}; weakest: "
+            f"mIoU {number.text()}{span}, over {over}, on {self.scope.counted(self.count)}; weakest: "
             f"{weak[1]} {weak[0]:.0%}."
         )
 

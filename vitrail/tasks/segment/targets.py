@@ -58,7 +58,7 @@ class SegmentTargets(Targets[Mask]):
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header unchanged; raise DataError if the truths are not masks or the classes have no names."""
         if truth.kind != "mask":
-            raise refused_kind(truth, "masks")
+            raise refused_kind(truth, "Segmentation", "masks of classes")
         if not truth.names:
             raise DataError(
                 "The classes of these masks have no names. Add the names to the header of the manifest, or to "

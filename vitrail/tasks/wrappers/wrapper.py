@@ -98,6 +98,9 @@ class Wrapper(Task[Any, Any]):
     def learn(self, rows: Sequence[Row], root: Path) -> Mapping[str, Any]:
         return self.inner.learn(rows, root)
 
+    def unfit(self, rows: Sequence[Row]) -> Sequence[str]:
+        return self.inner.unfit(rows)
+
     def class_weights(self, rows: Sequence[Row], root: Path) -> NDArray[np.float32]:
         return self.inner.class_weights(rows, root)
 
