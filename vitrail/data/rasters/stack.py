@@ -109,7 +109,7 @@ def open_stack(root: Path, path: str) -> Stack:
 @lru_cache(maxsize=16)
 def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
     """Open the files; handles of GDAL belong to one process and one thread."""
-    return stack_of([(Path(path), _dataset(Path(path))) for path in paths])
+    return stack_of([(Path(path), dataset_of(Path(path))) for path in paths])
 
 
 def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
@@ -133,7 +133,8 @@ def rasterio() -> Any:
         raise MissingExtraError("Rasters need rasterio to be read: pip install 'vitrail[raster]'.") from error
 
 
-def _dataset(path: Path) -> Any:
+def dataset_of(path: Path) -> Any:
+    """Open a raster with rasterio; DataError if it cannot be read."""
     module = rasterio()
     try:
         with module.Env(GDAL_CACHEMAX=_BLOCKS), warnings.catch_warnings():
