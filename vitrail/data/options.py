@@ -56,7 +56,10 @@ class LayoutOptions:
         """Return the options that are not defaults as words of a command."""
         given = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return tuple(
-            word for name, value in given if value != getattr(DEFAULTS, name) for word in (f"--{name}", str(value))
+            word
+            for name, value in given
+            if value != getattr(DEFAULTS, name)
+            for word in (f"--{name}", str(value))
         )
 
     @cached_property

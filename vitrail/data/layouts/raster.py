@@ -74,8 +74,8 @@ def look(tree: Tree) -> Layout | None:
     tiles = tree.wanted == "mask"
     window = tree.options.window or (TILE if tiles else WINDOW)
     block = tree.options.block or block_side(labels.classes, window, 1 if tiles else WINDOWS)
-    entries, truth, said = _tiled(source.path, labels, window, block) if tiles else _windows(
-        source.path, labels, window, block
+    entries, truth, said = (
+        _tiled(source.path, labels, window, block) if tiles else _windows(source.path, labels, window, block)
     )
     name, own = source.labels.name, shorten(one.rpartition("/")[2] for one in source.path.split(JOIN))
     what = count(len(entries), "tile", "tiles") if tiles else count(len(entries), "window")
@@ -168,9 +168,7 @@ def _located(root: Path, name: str) -> bool:
         return False
 
 
-def _windows(
-    path: str, labels: LabelMap, window: int, block: int
-) -> tuple[list[Entry], Truth, list[str]]:
+def _windows(path: str, labels: LabelMap, window: int, block: int) -> tuple[list[Entry], Truth, list[str]]:
     """Return an entry for each labelled pixel, at index window // 2 of its window."""
     found = chosen(labels, block)
     half, called = window // 2, path.partition(JOIN)[0]
@@ -198,12 +196,12 @@ def _splits_at(labels: LabelMap, found: Pixels) -> list[str]:
     return [_SPLITS[number] for number in labels.splits[found.rows, found.cols].tolist()]
 
 
-def _tiled(
-    path: str, labels: LabelMap, side: int, block: int
-) -> tuple[list[Entry], Truth, list[str]]:
+def _tiled(path: str, labels: LabelMap, side: int, block: int) -> tuple[list[Entry], Truth, list[str]]:
     """Return an entry for each tile with labels; its target holds the classes as run lengths, void without a label."""
     if len(labels.names) > MOST_CLASSES:
-        raise DataError(f"Segmentation takes {MOST_CLASSES} classes, and there are {len(labels.names)}. Join some.")
+        raise DataError(
+            f"Segmentation takes {MOST_CLASSES} classes, and there are {len(labels.names)}. Join some."
+        )
     height, width = labels.classes.shape
     called = path.partition(JOIN)[0]
     step = max(side, block // side * side)
@@ -244,14 +242,20 @@ def _of_blocks(entries: Sequence[Entry], block: int, tree: Tree) -> str:
     given = " (the splits of the labels are taken)" if any(one.split for one in entries) else ""
     number = count(len({one.group for one in entries}), "block")
     why = "as asked" if tree.options.block else "--block for others"
-    return f"{number} of {block} x {block} px hold labels; a block goes to one split as a whole, {why}{given}."
+    return (
+        f"{number} of {block} x {block} px hold labels; a block goes to one split as a whole, {why}{given}."
+    )
 
 
 def _aside(tree: Tree, source: _Source) -> list[str]:
     """Return a note on rasters of a folder whose bands are not taken."""
     taken = {*source.path.split(JOIN)}
     left = [name for name in _rasters(tree) if name not in taken and (tree.root / name) != source.labels]
-    return [f"{count(len(left), 'raster')} left aside: {shorten(one.rpartition('/')[2] for one in left)}."] if left else []
+    return (
+        [f"{count(len(left), 'raster')} left aside: {shorten(one.rpartition('/')[2] for one in left)}."]
+        if left
+        else []
+    )
 
 
 def metres(grid: Grid) -> float:

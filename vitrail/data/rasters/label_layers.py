@@ -156,7 +156,9 @@ def _class_column(columns: Mapping[str, Sequence[Any]], wanted: str, file: str) 
     folded = {name.casefold(): name for name in reversed(list(columns))}
     if wanted:
         if wanted.casefold() not in folded:
-            raise UnknownNameError("column", wanted, columns, f"{file} has: {shorten(columns, 12) or 'none'}.")
+            raise UnknownNameError(
+                "column", wanted, columns, f"{file} has: {shorten(columns, 12) or 'none'}."
+            )
         return folded[wanted.casefold()]
     named = [folded[name] for name in _CLASS if name in folded]
     if named:

@@ -57,7 +57,9 @@ def of_raster(path: Path, grid: Grid) -> LabelMap:
         notes.append(f"{path.name} and the raster have the same size, so it is taken pixel by pixel.")
     values = _values(path, read, grid)
     if not values:
-        raise DataError(f"{path.name} labels no pixel of the raster: it is 0 or has no data everywhere there.")
+        raise DataError(
+            f"{path.name} labels no pixel of the raster: it is 0 or has no data everywhere there."
+        )
     return _named(path, read, grid, values, notes)
 
 
@@ -87,7 +89,9 @@ def _values(path: Path, read: Any, grid: Grid) -> set[int]:
     for top, bottom in strips(grid):
         found.update(np.unique(_read(path, read, grid, top, bottom)).tolist())
         if len(found) > MOST:
-            raise DataError(f"{path.name} has over {MOST:,} values, so they are no classes. Give a raster of classes.")
+            raise DataError(
+                f"{path.name} has over {MOST:,} values, so they are no classes. Give a raster of classes."
+            )
     return found - {0}
 
 
@@ -102,7 +106,9 @@ def _read(path: Path, read: Any, grid: Grid, top: int, bottom: int) -> NDArray[n
     values = np.nan_to_num(values, nan=0.0) if values.dtype.kind == "f" else values
     whole = values.astype(np.int64)
     if values.dtype.kind == "f" and (whole != values).any():
-        raise DataError(f"{path.name} holds fractions, so its values are no classes. Give a raster of whole numbers.")
+        raise DataError(
+            f"{path.name} holds fractions, so its values are no classes. Give a raster of whole numbers."
+        )
     return whole
 
 

@@ -92,7 +92,9 @@ def _drawn(layer: Layer, names: Sequence[str]) -> tuple[_Drawn, list[str]]:
     areas, dots = np.isin(kinds, _POLYGONS), np.isin(kinds, _POINTS)
     lines = int((~(areas | dots)).sum())
     if lines == len(kinds):
-        raise DataError(f"{layer.name} holds neither polygons nor points. Draw areas or points of the classes.")
+        raise DataError(
+            f"{layer.name} holds neither polygons nor points. Draw areas or points of the classes."
+        )
     xy, of = shapely.get_coordinates(layer.shapes[dots], return_index=True)
     where = np.floor(xy[:, ::-1]).astype(np.intp).reshape(-1, 2)
     notes = [f"{count(lines, 'line')} of {layer.name} left aside: only polygons and points are labels."]
@@ -105,12 +107,16 @@ def _drawn(layer: Layer, names: Sequence[str]) -> tuple[_Drawn, list[str]]:
 def _burn(shapes: NDArray[Any], box: _Box) -> NDArray[np.bool_]:
     """Return which pixels of a box (left, top, right, bottom) have their centre in one of the polygons."""
     left, top, right, bottom = box
-    burnt: NDArray[np.bool_] = import_module("rasterio.features").rasterize(
-        [(one, 1) for one in shapes],
-        out_shape=(bottom - top, right - left),
-        transform=import_module("affine").Affine.translation(left, top),
-        dtype="uint8",
-    ).astype(bool)
+    burnt: NDArray[np.bool_] = (
+        import_module("rasterio.features")
+        .rasterize(
+            [(one, 1) for one in shapes],
+            out_shape=(bottom - top, right - left),
+            transform=import_module("affine").Affine.translation(left, top),
+            dtype="uint8",
+        )
+        .astype(bool)
+    )
     return burnt
 
 
@@ -196,7 +202,9 @@ def _small(name: str, grid: Grid, drawn: _Drawn) -> list[str]:
         notes.append(f"{count(beside, 'place')} of {name} outside the raster left aside.")
     if empty:
         are = "is" if empty == 1 else "are"
-        notes.append(f"{count(empty, 'polygon')} of {name} {are} so small that no centre of a pixel lies inside.")
+        notes.append(
+            f"{count(empty, 'polygon')} of {name} {are} so small that no centre of a pixel lies inside."
+        )
     return notes
 
 

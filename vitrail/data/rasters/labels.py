@@ -72,7 +72,9 @@ def blank(grid: Grid, number: int) -> NDArray[Any]:
         DataError: there are too many classes.
     """
     if number > MOST:
-        raise DataError(f"The labels have {number:,} classes, so they are no classes. Give a column of classes.")
+        raise DataError(
+            f"The labels have {number:,} classes, so they are no classes. Give a column of classes."
+        )
     kind = np.uint8 if number < 255 else np.uint16
     shape = (grid.height, grid.width)
     if grid.height * grid.width <= IN_MEMORY:

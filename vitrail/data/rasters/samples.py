@@ -35,7 +35,9 @@ def chosen(labels: LabelMap, block: int, most: int = MOST) -> Pixels:
     return Pixels(rows, cols, classes, total)
 
 
-def _even(flat: NDArray[Any], classes: NDArray[np.intp], sides: tuple[int, int], most: int) -> NDArray[np.intp]:
+def _even(
+    flat: NDArray[Any], classes: NDArray[np.intp], sides: tuple[int, int], most: int
+) -> NDArray[np.intp]:
     width, block = sides
     rows, cols = np.divmod(flat, width)
     blocks = rows // block * (width // block + 1) + cols // block
