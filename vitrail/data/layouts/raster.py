@@ -139,8 +139,9 @@ def _missing(tree: Tree, labels: Path) -> UnknownNameError:
 
 
 def _without_labels(tree: Tree) -> DataError:
+    name = shorten(tree.stack.split(JOIN)) if tree.stack else tree.name
     return DataError(
-        f"{tree.name} has no labels. Name them: --labels training.gpkg (polygons or points with a column class), or a "
+        f"{name} has no labels. Name them: --labels training.gpkg (polygons or points with a column class), or a "
         "raster of classes of the same place. The bands alone are predicted with: vitrail predict MODEL RASTER"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +105,7 @@ def _read(path: Path, read: Any, grid: Grid, top: int, bottom: int) -> NDArray[n
     except module.errors.RasterioError as error:
         raise DataError(f"{path.name} is broken ({error}). Copy it again from where it came from.") from error
     values = np.nan_to_num(values, nan=0.0) if values.dtype.kind == "f" else values
-    whole = values.astype(np.int64)
+    whole: NDArray[np.int64] = values.astype(np.int64)
     if values.dtype.kind == "f" and (whole != values).any():
         raise DataError(
             f"{path.name} holds fractions, so its values are no classes. Give a raster of whole numbers."
@@ -125,10 +126,8 @@ def _meaning(path: Path, dataset: Any) -> _Meaning:
     """Return the names and colours that tags, the colour table or the file beside the raster (.aux.xml) state."""
     names = {**_in_tags(dataset.tags()), **_in_tags(dataset.tags(1))}
     colours: dict[int, Colour] = {}
-    try:
+    with suppress(ValueError):  # no colour table
         colours = {value: (r, g, b) for value, (r, g, b, _) in dataset.colormap(1).items()}
-    except ValueError:
-        pass  # no colour table
     beside_it = path.with_name(f"{path.name}.aux.xml")
     if beside_it.is_file():
         try:
