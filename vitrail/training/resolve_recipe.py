@@ -100,6 +100,8 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         else pretrained_network(options.weights or "auto", named)
     )
     task = choose_task(options, prepared.manifest)
+    if reason := network.encoder.why_not_trained(task.name):
+        raise UsageError(reason)
     network, sized = _at_size_of_weights(network, named, task.name)
     tune = options.tune or _tune(options, network, task.name)
     refuse_apart(tune, network.weights)

@@ -12,9 +12,13 @@ from vitrail.layers.frozen_resnet import EXPANSION
 from vitrail.models.detr import DetrConfig
 from vitrail.weights.conventions import Conventions
 from vitrail.weights.infer_config import Peek
-from vitrail.weights.rules import Table, rename_keys
+from vitrail.weights.rules import LacksError, Table, rename_keys
 from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import detr as tables
+
+QUERIES = "model.query_position_embeddings.weight"
+HUB = frozenset({QUERIES, "model.input_projection.weight", "class_labels_classifier.weight"})
+"""Tensors of transformers' files, any two of which no other network has."""
 
 HEADS = 8
 """Heads of published networks; they do not follow from tensors."""
@@ -40,19 +44,20 @@ class Found(NamedTuple):
 def look(tensors: Mapping[str, Tensor]) -> Found | None:
     """Return a file of DETR, or None for other files."""
     renamed = rename_keys(tensors, tables.SPELLINGS)
-    hub = "model.query_position_embeddings.weight" in renamed and "class_labels_classifier.weight" in renamed
+    hub = len(HUB & renamed.keys()) > 1
     official = (
         "query_embed.weight" in renamed
         and "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in renamed
     )
     if not (hub or official):
         return None
-    answers = renamed.get("class_labels_classifier.weight" if hub else "class_embed.weight")
+    layer = "class_labels_classifier.weight" if hub else "class_embed.weight"
+    answers = renamed.get(layer)
     if answers is None:
-        raise WeightsError("The file lacks the layer of classes of DETR; it is incomplete.")
+        raise WeightsError(f"The file lacks {layer} of DETR; it is incomplete.")
     classes = len(answers) - 1
     task, settings = "detect", {}
-    if "mask_head.lay1.weight" in renamed:
+    if any(name.startswith(("mask_head.", "bbox_attention.")) for name in renamed):
         task = "panoptic" if classes >= AREAS else "instances"
     if task == "panoptic":
         settings = {"merge": "queries", "threshold": SURE, "overlap": COVERED}
@@ -72,7 +77,9 @@ def encoder(
     stages = [_stage(peek, number) for number in range(1, 5)]
     layers = f"{'model' if found.hub else 'transformer'}"
     pre_norm = peek("norm.weight") is not None
-    queries = found.tensors["model.query_position_embeddings.weight" if found.hub else "query_embed.weight"]
+    queries = found.tensors.get(QUERIES if found.hub else "query_embed.weight")
+    if queries is None:
+        raise LacksError("decoder.queries")
     position: Literal["sine", "learned"] = "learned" if peek("position.rows") is not None else "sine"
     heads = said.heads if isinstance(said.heads, int) else stated.get("encoder_attention_heads") or HEADS
     return DetrConfig(
@@ -122,5 +129,5 @@ def _count(tensors: Mapping[str, Tensor], before: str) -> int:
 def _want(peek: Peek, name: str) -> Tensor:
     tensor = peek(name)
     if tensor is None:
-        raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")
+        raise LacksError(name)
     return tensor

@@ -14,7 +14,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.models.rf_detr import PRESETS, RfDetrConfig
 from vitrail.weights.conventions import Conventions
 from vitrail.weights.infer_config import Peek
-from vitrail.weights.rules import rename_keys
+from vitrail.weights.rules import LacksError, rename_keys
 from vitrail.weights.stated_config import SIZE_WAY_OUT, Said
 from vitrail.weights.tables import rf_detr as tables
 
@@ -23,6 +23,9 @@ SIGN = "backbone.0.encoder.encoder.embeddings.cls_token"
 
 IN_MEMORY = "backbone.backbone.embeddings.cls_token"
 """The same with transformers' name in memory."""
+
+MASKS = "segmentation_head."
+"""Begin of the names of the branch of masks."""
 
 ANCHOR, MARGIN = 0.05, 0.01
 """The side of the boxes that cells start from, and the border of the image where no centre of a cell may lie."""
@@ -175,8 +178,10 @@ def settings(tensors: Mapping[str, Tensor], stated: Stated) -> tuple[str, dict[s
     if any(".projector.stages.1." in name for name in tensors):
         raise WeightsError("This RF-DETR reads maps of several scales, and ours of one; it is not read.")
     answers, first = tensors.get("class_embed.weight"), "transformer.decoder.layers.0."
-    if answers is None or f"{first}linear1.weight" not in tensors or "refpoint_embed.weight" not in tensors:
-        raise WeightsError("The file lacks the head of RF-DETR; it is incomplete.")
+    needed = ("class_embed.weight", f"{first}linear1.weight", "refpoint_embed.weight")
+    if answers is None or any(name not in tensors for name in needed):
+        missing = ", ".join(name for name in needed if name not in tensors)
+        raise WeightsError(f"The file lacks {missing} of the head of RF-DETR; it is incomplete.")
     classes, width = answers.shape
     heads = max(1, width // 32)
     if stated.attention_heads not in (None, heads):
@@ -195,7 +200,8 @@ def settings(tensors: Mapping[str, Tensor], stated: Stated) -> tuple[str, dict[s
         "anchor": ANCHOR,
         "margin": MARGIN,
     }
-    return "instances" if "segmentation_head.bias" in tensors else "detect", found, classes
+    masks = any(name.startswith(MASKS) for name in tensors)
+    return "instances" if masks else "detect", found, classes
 
 
 def _numbers(tensors: Mapping[str, Tensor], before: str, behind: str) -> int:
@@ -215,5 +221,5 @@ def _depth(peek: Peek) -> int:
 def _want(peek: Peek, name: str) -> Tensor:
     tensor = peek(name)
     if tensor is None:
-        raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")
+        raise LacksError(name)
     return tensor
