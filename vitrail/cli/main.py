@@ -32,6 +32,9 @@ ALIASES = {
 }
 """Option names of other tools, and their names here."""
 
+NO_MEMORY = "can't allocate memory"
+"""Part of torch's RuntimeError for tensors that do not fit into memory."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 success, 1 an error with a hint, 2 wrong usage."""
@@ -112,9 +115,16 @@ def _call(verb: str, words: list[str]) -> int:
     except OSError as error:  # an error that no other code handled
         _say(unusable(error))
         return 1
-    except MemoryError:
-        _say("Out of memory. Close other programs, or use fewer or smaller images or a smaller network.")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and NO_MEMORY not in str(error):
+            raise
+        _say(_out_of_memory(names))
         return 1
+
+
+def _out_of_memory(options: Sequence[str]) -> str:
+    size = "a smaller --imgsz, fewer images" if "imgsz" in options else "fewer or smaller images"
+    return f"Out of memory. Close other programs, or use {size} or a smaller network."
 
 
 def _commands(verb: str, words: list[str], error: UndecidedError) -> list[str]:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import WeightsError
+from vitrail.data.labels import count as amount
 from vitrail.data.labels import label
 
 SAME = 0.9
@@ -56,11 +57,14 @@ def object_names(stated: Sequence[str], count: int) -> ObjectNames:
     """
     known = tuple(stated) if len(stated) == count else ()
     coco = () if known else _coco(count)
-    assumed = "" if known else f"the names of COCO are used for its {count} classes" if coco else NAMELESS
+    others = f"it names {amount(len(stated), 'class', 'classes')} for {amount(count, 'output')}, which are numbered"
+    unnamed = (
+        f"the names of COCO are used for its {count} classes" if coco else others if stated else NAMELESS
+    )
     named = known or coco or [f"class {number}" for number in range(count)]
     unused = tuple(number for number, name in enumerate(named) if _is_no_class(name))
     names = _unique([f"unused {number}" if number in unused else name for number, name in enumerate(named)])
-    return ObjectNames(names, unused, assumed)
+    return ObjectNames(names, unused, "" if known else unnamed)
 
 
 FIRST_THINGS: Mapping[int, int] = MappingProxyType({133: 80, 201: 91, 250: 91})

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vitrail.core import catalog
-from vitrail.core.errors import WeightsError
+from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
 from vitrail.weights import hub_folder, infer_config, rules
@@ -46,10 +46,11 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     wanted = config_of(model) if model and model not in catalog.ARCHITECTURES else None
     asked = Asked(opened, model, wanted, of_user(network), folder, written)
     hub = hub_folder.whole(opened.config)
-    if way := hub_folder.THROUGH.get(hub.get("model_type", "")):
-        found = through_timms(asked, way, hub)
-    else:
-        found = _of_layout(asked)
+    way = hub_folder.THROUGH.get(hub.get("model_type", ""))
+    try:
+        found = through_timms(asked, way, hub) if way else _of_layout(asked)
+    except SettingError as error:  # the file states settings that no network can have
+        raise WeightsError(f"{opened.path}: {error}") from error
     if asked.wanted is None and model and found.config.family != model:
         raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
     known = found.labels or labels_of(opened.config)
