@@ -300,3 +300,11 @@ def test_the_tasks_with_a_draft_are_those_with_a_probe():
         name for name in catalog.DEFAULT_TASKS.values() if catalog.load("task", name).probe is not Task.probe
     }
     assert probed == catalog.DRAFTS
+
+
+@pytest.mark.parametrize("start", [{"model": "eomt_s"}, {"weights": "eomt_l.coco_instance_640"}])
+@pytest.mark.parametrize("task", ["instances", "panoptic"])
+def test_a_head_that_only_answers_is_refused_before_the_data_are_read(start, task):
+    with pytest.raises(UsageError, match=f"head of EoMT for {task} answers, but is not trained here"):
+        validate(TrainOptions(**start, task=task))
+    validate(TrainOptions(**start, task="segment"))

@@ -28,6 +28,10 @@ class InsufficientMemoryError(SettingError):
     """The request needs more memory than the machine has; a smaller one would fit."""
 
 
+class NoEvidenceError(SettingError):
+    """A method that fits a network finds nothing that it could show for one prediction; others may."""
+
+
 class DataError(VitrailError):
     """A file or a data set cannot be used in its present form."""
 

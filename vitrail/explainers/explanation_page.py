@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vitrail import plots
-from vitrail.core.errors import InsufficientMemoryError
+from vitrail.core.errors import InsufficientMemoryError, NoEvidenceError
 from vitrail.explainers.attention_maps import looks_of
 from vitrail.explainers.attention_viewer import hover_data
 from vitrail.explainers.explanation import Explanation, ImageExplainer
@@ -87,13 +87,13 @@ def _heading(one: Explanation) -> str:
 
 
 def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation], list[str]]:
-    """Return the explanations of all methods that fit, and errors of those that need too much memory."""
+    """Return the explanations of all methods that fit, and why others are left out: memory, or nothing found."""
     found, refused = [], []
     for method in compatible_methods(look.predictor.network):
         try:
             if method != "attention":
                 found.append(look.explain(method, of))
-        except InsufficientMemoryError as error:
+        except (InsufficientMemoryError, NoEvidenceError) as error:
             refused.append(str(error))
     return found, refused
 

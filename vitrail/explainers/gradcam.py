@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitrail.core.errors import SettingError
+from vitrail.core.errors import NoEvidenceError
 from vitrail.explainers.methods import NoSettings
 from vitrail.explainers.target import Seen, Subject
 from vitrail.runs.network import Network
@@ -35,7 +35,7 @@ class GradCam:
             target = subject.look(pixels.to(subject.device).detach().requires_grad_())
             at_map, level = _gradient(target)
         if at_map is None or not bool(at_map.any()):
-            raise SettingError(
+            raise NoEvidenceError(
                 f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM needs. "
                 "Use --method relevance or occlusion."
             )
