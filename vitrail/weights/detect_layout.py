@@ -49,7 +49,9 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     way = hub_folder.THROUGH.get(hub.get("model_type", ""))
     try:
         found = through_timms(asked, way, hub) if way else _of_layout(asked)
-    except SettingError as error:  # the file states settings that no network can have
+    except SettingError as error:  # settings that no network can have
+        if network:  # stated by the user, not by the file alone
+            raise
         raise WeightsError(f"{opened.path}: {error}") from error
     if asked.wanted is None and model and found.config.family != model:
         raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
