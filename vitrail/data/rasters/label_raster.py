@@ -20,6 +20,7 @@ from vitrail.data.rasters.grid import Grid
 from vitrail.data.rasters.label_shapes import beside, place_of
 from vitrail.data.rasters.labels import MOST, Colour, LabelMap, blank, strips
 from vitrail.data.rasters.stack import dataset_of, grid_of, rasterio
+from vitrail.data.rasters.warped import warped
 
 _LISTS = frozenset(("class_names", "classnames", "classes", "names", "categories"))
 _ONE = re.compile(r"(?:class|name|value|category)?[_ ]?(\d+)(?:_name)?", re.IGNORECASE)
@@ -38,16 +39,12 @@ def of_raster(path: Path, grid: Grid) -> LabelMap:
     Raises:
         DataError: unreadable, beside the grid, of another size without georeference, or its values are no classes.
     """
-    module = rasterio()
     dataset = dataset_of(path)
     own = grid_of(dataset)
     read, notes = dataset, []
     if own.located and grid.located and own != grid:
         _refuse_beside(path, dataset, grid)
-        read = import_module("rasterio.vrt").WarpedVRT(
-            dataset, crs=grid.crs, transform=module.Affine(*grid.transform), width=grid.width, height=grid.height,
-            resampling=module.enums.Resampling.nearest, src_nodata=dataset.nodata, nodata=dataset.nodata or 0,
-        )  # fmt: skip
+        read = warped(dataset, grid, "nearest", (dataset.nodata, dataset.nodata or 0))
         notes.append(f"{path.name} lies on another grid and is resampled to that of the raster (nearest).")
     elif (own.height, own.width) != (grid.height, grid.width):
         raise DataError(

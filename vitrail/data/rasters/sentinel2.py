@@ -18,7 +18,14 @@ from vitrail.core.errors import DataError
 
 _HEADERS = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 _BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-_NO_GROUND = (0, 1, 3, 8, 9, 10)  # no data, saturated, cloud shadow, clouds of medium and high probability, cirrus
+_NO_GROUND = (
+    0,
+    1,
+    3,
+    8,
+    9,
+    10,
+)  # no data, saturated, cloud shadow, clouds of medium and high probability, cirrus
 _CLOUDY = 50  # per cent
 _SCL = "*_SCL_20m.jp2"
 _PROBABILITY = "MSK_CLDPRB_20m.jp2"
@@ -39,6 +46,15 @@ class Product(NamedTuple):
         """Return the (scale, offset) that turn the numbers of a band into reflectance."""
         return 1 / self.quantification, self.offsets.get(band, 0.0) / self.quantification
 
+    def note(self) -> str:
+        """Return a sentence on what is done with the numbers of the files."""
+        without = (
+            f"places that {self.clouds.name} calls clouds or shadows are missing data"
+            if self.clouds
+            else ("no file tells where clouds are")
+        )
+        return f"{self.folder.name}: the stored numbers become reflectance as its header says; {without}."
+
 
 def product_of(path: Path) -> Product | None:
     """Return the product in whose granule a band lies, or None.
@@ -56,7 +72,9 @@ def product_of(path: Path) -> Product | None:
     try:
         root = ElementTree.fromstring(header.read_bytes())
         stated = {one.tag: one for one in root.iter() if one.tag.endswith("QUANTIFICATION_VALUE")}
-        value = next((stated[key] for key in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE") if key in stated))
+        value = next(
+            stated[key] for key in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE") if key in stated
+        )
         quantification = float(value.text or "")
         offsets = {
             _BANDS[int(one.get("band_id", ""))]: float(one.text or "")
