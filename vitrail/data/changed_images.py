@@ -18,7 +18,8 @@ from vitrail.data.decode import Decoded, decode
 from vitrail.data.doctor import Progress, workers
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import content_hash, cut_out, place, read
+from vitrail.data.open_image import content_hash, cut_out, files_of, load, read
+from vitrail.data.parts import is_raster
 
 CLOCKS = 60.0
 """Largest assumed delay in seconds of a file server's clock."""
@@ -50,7 +51,9 @@ class Changes(NamedTuple):
         return f"{many:,} of {count(of, 'image')} {verb} no longer what the run saw: {', '.join(parts)}"
 
 
-def load_unchanged(root: Path, row: Row, channels: int = 3, *, raw: bool = False) -> Decoded:
+def load_unchanged(
+    root: Path, row: Row, channels: int = 3, *, raw: bool = False, bands: Sequence[str] = ()
+) -> Decoded:
     """Return the decoded image of a row, as `source.load` does, if its content is that of the manifest.
 
     Raises:
@@ -59,7 +62,9 @@ def load_unchanged(root: Path, row: Row, channels: int = 3, *, raw: bool = False
     data = read(root, row.path, row.part, raw=raw)
     if row.hash and content_hash(_as_hashed(root, row, data, raw), row.path, row.part) != row.hash:
         raise DataError(f"{row.path} is no longer the image that the run saw. Put it back.")
-    return cut_out(decode(data, channels, row.path, raw), row.path, row.part)
+    if is_raster(row.part):
+        return load(root, row.path, channels, row.part, raw=raw, bands=bands)
+    return cut_out(decode(data, channels, row.path, raw, bands), row.path, row.part)
 
 
 def _as_hashed(root: Path, row: Row, data: bytes, raw: bool) -> bytes:
@@ -78,8 +83,7 @@ def find_changes(
 
     def look(row: Row) -> str:
         try:
-            where = place(root, row.path)
-            if not touched(where.file):
+            if not any([touched(file) for file in files_of(root, row.path, row.part)]):
                 return "same"
             data = read(root, row.path, row.part)
         except (DataError, OSError):

@@ -6,7 +6,7 @@ file (`vitrail.data.raw`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,7 @@ from vitrail.data.colour_profile import PROFILE, in_srgb, profile_note, stated_o
 from vitrail.data.foreign_files import what_else
 from vitrail.data.medical import dicom, is_dicom
 from vitrail.data.png import without_texts
+from vitrail.data.rasters.bands import in_order
 from vitrail.data.raw import UNITS, as_numbers, deep_colour, from_dicom, from_tiff, shown, upright
 
 Pixels = NDArray[np.uint8]
@@ -81,18 +82,24 @@ class Decoded(NamedTuple):
         return ~np.isnan(self.image) if self.image.dtype.kind == "f" else np.ones(self.image.shape, np.bool_)
 
 
-def decode(source: Path | bytes | BinaryIO, channels: int = 3, name: str = "", raw: bool = False) -> Decoded:
+def decode(
+    source: Path | bytes | BinaryIO,
+    channels: int = 3,
+    name: str = "",
+    raw: bool = False,
+    bands: Sequence[str] = (),
+) -> Decoded:
     """Decode one image file; `name` is its name in messages if `source` is not a path.
 
-    With `raw` the values of the file are kept, and it must have this number of channels; otherwise the image is
-    converted to 8-bit grey or colour.
+    With `raw` the values of the file are kept, and it must have this number of channels, or the `bands` of these names;
+    otherwise the image is converted to 8-bit grey or colour.
 
     Raises:
         DataError: not an image, broken, too large, values without a known range, or (raw) another number of bands.
     """
     name = name or (str(source) if isinstance(source, Path) else "the image")
     if raw:
-        return _with_bands(_raw(_bytes(source, name), name), channels, name)
+        return _with_bands(_raw(_bytes(source, name), name), channels, name, bands)
     if channels not in _MODES:
         raise DataError(f"An image can be read with 1, 3 or 4 channels, not {channels}.")
     data = _bytes(source, name)
@@ -290,8 +297,10 @@ def _raw_image(image: Image.Image, name: str, data: bytes = b"") -> Decoded:
     return Decoded(upright(found, orientation or 1), tuple(notes), scale=4095.0 if kind == "12" else scale)
 
 
-def _with_bands(found: Decoded, channels: int, name: str) -> Decoded:
-    """Raise DataError if raw values have another number of bands than the network: the choice cannot be guessed."""
+def _with_bands(found: Decoded, channels: int, name: str, wanted: Sequence[str] = ()) -> Decoded:
+    """Return raw values with the wanted bands; DataError for another number of them, which cannot be guessed."""
+    if wanted:
+        return found._replace(image=in_order(found.image, found.bands, wanted, name), bands=tuple(wanted))
     bands = found.image.shape[2]
     if bands != channels:
         which = f" ({', '.join(found.bands)})" if found.bands else ""

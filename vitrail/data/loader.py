@@ -30,6 +30,11 @@ SHARED = "/dev/shm"
 """Folder of the shared memory in which Linux processes exchange batches."""
 
 
+def load_for(steps: Preprocess, root: Path, row: Row) -> NDArray[Any]:
+    """Return the image of a row (height, width, channels) as these steps take it: colours, or values of named bands."""
+    return load(root, row.path, steps.channels, row.part, raw=steps.raw, bands=steps.band_names).image
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """The samples of every step: a new seeded shuffle in each epoch, split into batches.
@@ -101,7 +106,7 @@ class ImageDataset(Dataset["_Seen | VitrailError"]):
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
         steps = self.preprocess
-        image = load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
+        image = load_for(steps, self.root, row)
         target = read_truth(self.targets, row, self.root)
         shape, augment = (image.shape[0], image.shape[1]), self.augment if key >= 0 else None
         if augment is None:

@@ -3,12 +3,13 @@
 A path is relative to the root. An item inside another file follows an exclamation mark:
 `photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a crop of an
 image as `street.jpg!40,60,200,180` (left, top, right, bottom). A row may also state its part beside the path, see
-`data/parts.py`.
+`data/parts.py`; the path of a raster may name several files, joined by `|`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.data import archives, containers, parts
 from vitrail.data.decode import Decoded, decode
+from vitrail.data.rasters.bands import preview_of
+from vitrail.data.rasters.stack import JOIN, open_stack
 
 _BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
 
@@ -53,14 +56,28 @@ def place(root: Path, path: str) -> Place:
     raise DataError(f"{path} does not exist under {root}. Put it back, or check the data again.")
 
 
+def files_of(root: Path, path: str, part: str = "") -> tuple[Path, ...]:
+    """Return the files on disk in which a row lies: one, or those of a raster.
+
+    Raises:
+        DataError: the file does not exist.
+    """
+    if parts.is_raster(part):
+        return tuple(root / one for one in path.split(JOIN))
+    return (place(root, path).file,)
+
+
 def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
     """Return the bytes of a row's image as the file contains them; slices of arrays are `.npy` bytes.
 
-    A window is cut out of the decoded image (`cut_out`), so its bytes are those of the whole image.
+    A window is cut out of the decoded image (`cut_out`), so its bytes are those of the whole image; a window of a raster
+    is an array of its values.
 
     Raises:
         DataError: missing, not permitted, broken, or an unknown kind of part.
     """
+    if parts.is_raster(part):
+        return containers.as_npy(_raster(root, path, part).image)
     if not part or parts.is_window(part):
         return _whole(root, path, raw)
     where = parts.Part.of(part, path)
@@ -91,13 +108,26 @@ def content_hash(data: bytes, path: str, part: str = "") -> str:
     return blake2b(data + cut.encode(), digest_size=16).hexdigest()
 
 
-def load(root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False) -> Decoded:
-    """Return the image of one row, decoded; `raw` as in `decode`.
+def load(
+    root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False, bands: Sequence[str] = ()
+) -> Decoded:
+    """Return the image of one row, decoded; `raw` as in `decode`; `bands` are the names of the wanted bands, in order.
+
+    A window of a raster has float values with NaN for missing data, or without `raw` the colours of a preview.
 
     Raises:
-        DataError: missing, unreadable, not an image, or an unknown kind of part.
+        DataError: missing, unreadable, not an image, without such a band, or an unknown kind of part.
     """
-    return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw), path, part)
+    if parts.is_raster(part):
+        found = _raster(root, path, part, bands)
+        return found if raw else Decoded(preview_of(found.image, found.bands), ())
+    return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw, bands), path, part)
+
+
+def _raster(root: Path, path: str, part: str, bands: Sequence[str] = ()) -> Decoded:
+    stack = open_stack(root, path)
+    values = stack.read(parts.raster_window(part, path), bands)
+    return Decoded(values, (), tuple(bands) or stack.names, scale=1.0)
 
 
 def cut_out(shown: Decoded, path: str, part: str = "") -> Decoded:

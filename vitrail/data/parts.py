@@ -1,6 +1,7 @@
-"""Parts of a file with many samples: a window of a raster, a page of a TIFF or GIF, a slice of a volume.
+"""Parts of a file with many samples: a window of an image or a raster, a page of a TIFF or GIF, a slice of a volume.
 
-A row has a part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0.
+A row has a part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0, and
+`raster=left,top,right,bottom`, a window of named bands that may reach outside of its raster (`data/rasters`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from vitrail.core.errors import DataError
 from vitrail.data import containers, medical, tiff
 from vitrail.data.decode import MAX_PIXELS
 
-_RULES = {"window": 4, "page": 1, "slice": 1}
-_GRAMMAR = re.compile(r"([a-z]+)=(\d+(?:,\d+)*)")
+_RULES = {"window": 4, "page": 1, "slice": 1, "raster": 4}
+_GRAMMAR = re.compile(r"([a-z]+)=(-?\d+(?:,-?\d+)*)")
+_RASTER = "raster="
 _PAGED = ("TIFF", "GIF", "WEBP", "PNG")
 
 
@@ -38,9 +40,11 @@ class Part(NamedTuple):
         if kind not in _RULES:
             raise DataError(f"{path} asks for the part {text!r}. There are: {', '.join(_RULES)}.")
         numbers = tuple(map(int, match[2].split(","))) if match else ()
-        if len(numbers) != _RULES[kind]:
+        inside = kind == "raster" or min(numbers, default=0) >= 0
+        if len(numbers) != _RULES[kind] or not inside:
             raise DataError(
-                f"{path} asks for the part {text!r}. Write window=left,top,right,bottom, page=3 or slice=40."
+                f"{path} asks for the part {text!r}. Write window=left,top,right,bottom, page=3, slice=40 or "
+                "raster=left,top,right,bottom."
             )
         return cls(kind, numbers)
 
@@ -48,6 +52,24 @@ class Part(NamedTuple):
 def is_window(part: str) -> bool:
     """Return whether a part is a window, which is cut out of the decoded image."""
     return part.startswith("window=")
+
+
+def is_raster(part: str) -> bool:
+    """Return whether a part is a window of a raster, whose file is never read whole."""
+    return part.startswith(_RASTER)
+
+
+def raster_part(window: tuple[int, int, int, int]) -> str:
+    """Return the part of a window (left, top, right, bottom) of a raster."""
+    return _RASTER + ",".join(map(str, window))
+
+
+def raster_window(part: str, path: str) -> tuple[int, int, int, int]:
+    """Return the window (left, top, right, bottom) of such a part; DataError if it is none."""
+    left, top, right, bottom = Part.of(part, path).numbers
+    if left >= right or top >= bottom:
+        raise DataError(f"{path} asks for the part {part!r}, which is empty. Mend it.")
+    return left, top, right, bottom
 
 
 def is_volume(path: str) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
 from vitrail.data.batch import Geometry
+from vitrail.data.rasters.bands import Band
 from vitrail.data.resize import INTERPOLATIONS, Interpolation
 from vitrail.data.view import Drawn, Plan, View, geometry_of
 
@@ -37,6 +38,9 @@ class Preprocess:
     `scale` is the value that counts as 1, 255 for 8-bit images; `mean` and `std` are relative to it, one number per
     channel. Missing data (NaN) becomes zero in the input.
     `rounded`, for images of 8 bits: resized pixels are whole numbers from 0 to 255, as Pillow leaves them.
+    `bands` are the named bands of the channels: files are then read by these names, in the units of the bands, whatever
+    their order. `window` is the side in pixels of the windows of a raster that inputs show (0: whole images), `pixel`
+    the side of such a pixel in metres (0: unknown).
     """
 
     size: tuple[int, int] = (224, 224)
@@ -49,6 +53,9 @@ class Preprocess:
     scale: float = EIGHT_BITS
     zoom: float | None = None
     rounded: bool = False
+    bands: tuple[Band, ...] = ()
+    window: int = 0
+    pixel: float = 0.0
 
     def __post_init__(self) -> None:
         if cast(float | None, self.crop_fraction) is None:
@@ -65,6 +72,8 @@ class Preprocess:
             raise SettingError(
                 f"There is no interpolation called {self.interpolation!r}. Choose {' or '.join(INTERPOLATIONS)}."
             )
+        if self.bands and len(self.bands) != self.channels:
+            raise SettingError(f"{self.channels} channels have as many bands, not {len(self.bands)}.")
         if not 0 < self.scale < float("inf"):
             raise SettingError(f"The value that counts as 1 is a positive number, not {self.scale}.")
 
@@ -82,7 +91,12 @@ class Preprocess:
     @property
     def raw(self) -> bool:
         """Whether images keep the values of their files, instead of 8-bit grey or colour."""
-        return self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
+        return bool(self.bands) or self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """The names of the bands, () without names."""
+        return tuple(band.name for band in self.bands)
 
     @property
     def dtype(self) -> type[np.uint8 | np.float32]:
@@ -145,7 +159,8 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        unset = {"zoom": None, "rounded": False}
+        unset = {"zoom": None, "rounded": False, "bands": [], "window": 0, "pixel": 0.0}
+        values["bands"] = [list(band) for band in self.bands]
         return {key: value for key, value in values.items() if key not in unset or value != unset[key]}
 
     def whole(self, shape: tuple[int, int]) -> Preprocess:
@@ -171,6 +186,7 @@ class Preprocess:
         """
         try:
             plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            plain["bands"] = tuple(Band(*band) for band in plain.get("bands", ()))
             if "interpolation" not in plain and plain.get("fit", "crop") != "crop":
                 plain["crop_fraction"] = 1.0
             return cls(**plain)

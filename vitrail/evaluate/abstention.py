@@ -16,7 +16,7 @@ from torch import Tensor
 from vitrail.data.doctor import workers
 from vitrail.data.far_images import KINDS, far_images
 from vitrail.data.manifest import Row, group_key
-from vitrail.data.open_image import load
+from vitrail.data.loader import load_for
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import BATCH, Predictor, Ready, batch_of
 from vitrail.layers.heads import Output
@@ -244,4 +244,4 @@ class _Vectors:
 
 
 def _read(root: Path, steps: Preprocess, row: Row) -> NDArray[Any]:
-    return load(root, row.path, steps.channels, row.part, raw=steps.raw).image
+    return load_for(steps, root, row)

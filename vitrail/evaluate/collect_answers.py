@@ -12,7 +12,7 @@ import numpy as np
 from vitrail.core.errors import DataError
 from vitrail.data.doctor import workers
 from vitrail.data.manifest import TEST, Manifest, Row, group_key
-from vitrail.data.open_image import load
+from vitrail.data.loader import load_for
 from vitrail.data.spacing import of_row
 from vitrail.data.split import leaks
 from vitrail.infer.predictor import Predictor, Ready, Request
@@ -40,7 +40,7 @@ def evaluate(
     step = BATCH if steps.zoom is None else 1  # keep only one large image in memory
 
     def ready(row: Row) -> Ready:
-        image = load(root, row.path, steps.channels, row.part, raw=steps.raw).image
+        image = load_for(steps, root, row)
         prepared = predictor.ready(image, request.point)
         if not task.measures:
             return prepared

@@ -114,7 +114,9 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
     for row in spread(rows, looked_at(opened)):
         steps = opened.preprocess
         try:
-            picture = load_unchanged(manifest.root, row, steps.channels, raw=steps.raw).image
+            picture = load_unchanged(
+                manifest.root, row, steps.channels, raw=steps.raw, bands=steps.band_names
+            ).image
         except DataError as error:
             yield str(error)
             continue

@@ -85,4 +85,4 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
 
 
 def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:
-    return load_unchanged(root, row, steps.channels, raw=steps.raw).image
+    return load_unchanged(root, row, steps.channels, raw=steps.raw, bands=steps.band_names).image

@@ -15,7 +15,7 @@ from vitrail.core.text import clock
 from vitrail.data.decode import preview
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import KEPT, Manifest
-from vitrail.data.open_image import load
+from vitrail.data.loader import load_for
 from vitrail.data.preprocess import Preprocess
 from vitrail.evaluate.new_data import NewData
 from vitrail.explainers.explanation import explain, method_for
@@ -241,7 +241,7 @@ class _Layout:
 
     def _image(self, steps: Preprocess, shot: Shot) -> NDArray[Any]:
         row = self.rows[shot.id]
-        return load(self.root, row.path, steps.channels, row.part, raw=steps.raw).image
+        return load_for(steps, self.root, row)
 
     def _overlays(self, overlays: Overlays) -> dict[str, Any] | None:
         """Return the images with the prediction drawn on each by the task."""

@@ -12,8 +12,7 @@ from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.batch import Batch
 from vitrail.data.decode import preview
-from vitrail.data.loader import ImageDataset, listed
-from vitrail.data.open_image import load
+from vitrail.data.loader import ImageDataset, listed, load_for
 from vitrail.data.view import scaled
 from vitrail.explainers.rollout import Rollout
 from vitrail.explainers.target import Subject
@@ -134,7 +133,7 @@ class Live:
     def _image(self, id: str) -> Image:
         row = next(row for row in self.validation.rows if row.id == id)
         steps = self.validation.preprocess
-        image = load(self.validation.root, row.path, steps.channels, row.part, raw=steps.raw).image
+        image = load_for(steps, self.validation.root, row)
         return plots.of_array(preview(image) if steps.raw else image)
 
 

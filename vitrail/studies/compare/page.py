@@ -13,7 +13,7 @@ from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.decode import preview
 from vitrail.data.manifest import TEST, Manifest, Row
-from vitrail.data.open_image import load
+from vitrail.data.loader import load_for
 from vitrail.explainers.explanation import explain
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
@@ -124,7 +124,7 @@ def _pairs(
 def _shot(row: Row, manifest: Manifest, predictors: Sequence[tuple[str, Predictor]]) -> dict[str, str]:
     """Return an image beside where each network looked, and what each of them answered."""
     first = predictors[0][1].preprocess
-    image = load(manifest.root, row.path, first.channels, row.part, raw=first.raw).image
+    image = load_for(first, manifest.root, row)
     original = plots.shown(plots.of_array(preview(image) if first.raw else image))
     looked = [_looked(name, predictor, image) for name, predictor in predictors]
     return {

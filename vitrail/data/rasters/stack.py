@@ -1,0 +1,230 @@
+"""Read windows of one or several raster files as named bands on one grid.
+
+The grid is that of the file with the smallest pixels. Files with another grid are resampled to it while they are read
+(bilinear, GDAL's warped VRT), also from another coordinate system. No file is read whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from threading import get_ident
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail.core.errors import DataError, MissingExtraError
+from vitrail.data.labels import count, shorten
+from vitrail.data.rasters.band_names import name_of_file
+from vitrail.data.rasters.bands import Band, places
+from vitrail.data.rasters.grid import IDENTITY, Grid, Window
+
+JOIN = "|"
+"""Between the files of one path."""
+
+_BLOCKS = 64  # MB of decoded blocks that GDAL keeps for all files
+
+
+class _File(NamedTuple):
+    """An opened file on the grid of the stack: `read` is the data set, or its resampled view."""
+
+    name: str
+    read: Any
+    bands: tuple[Band, ...]
+    scales: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    note: str
+
+
+class Stack:
+    """Raster files as one array of named bands: `bands`, `grid`, and `notes` on files that are resampled."""
+
+    def __init__(self, files: Sequence[_File], grid: Grid) -> None:
+        self.grid, self._files = grid, tuple(files)
+        self.bands = _unique(files)
+        self.notes = tuple(one.note for one in files if one.note)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the bands."""
+        return tuple(band.name for band in self.bands)
+
+    def read(self, window: Window, names: Sequence[str] = ()) -> NDArray[np.float32]:
+        """Return a window as (height, width, bands) in the units of the bands, NaN where there are no data.
+
+        `names` are the wanted bands in order (empty: all). Pixels outside of the raster are missing data.
+
+        Raises:
+            DataError: a band is missing, or the file is broken there.
+        """
+        called = JOIN.join(one.name for one in self._files)
+        wanted = places(self.names, names, called) if names else list(range(len(self.bands)))
+        left, top, right, bottom = window
+        found = np.full((bottom - top, right - left, len(wanted)), np.nan, np.float32)
+        first = 0
+        for file in self._files:
+            own = [
+                (at, place - first) for at, place in enumerate(wanted) if 0 <= place - first < len(file.bands)
+            ]
+            if own:
+                self._fill(found, file, window, own)
+            first += len(file.bands)
+        return found
+
+    def _fill(
+        self, found: NDArray[np.float32], file: _File, window: Window, own: Sequence[tuple[int, int]]
+    ) -> None:
+        left, top, right, bottom = window
+        inside = (max(left, 0), max(top, 0), min(right, self.grid.width), min(bottom, self.grid.height))
+        if inside[0] >= inside[2] or inside[1] >= inside[3]:
+            return
+        at, which = [pair[0] for pair in own], [pair[1] for pair in own]
+        values = _values(file, inside, which)
+        values = values * file.scales[which, None, None] + file.offsets[which, None, None]
+        rows, cols = slice(inside[1] - top, inside[3] - top), slice(inside[0] - left, inside[2] - left)
+        found[rows, cols, at] = values.transpose(1, 2, 0)
+
+
+def open_stack(root: Path, path: str) -> Stack:
+    """Return the stack of one file, or of several joined by `|`, relative to `root`; opened once in each thread.
+
+    Raises:
+        DataError: a file is missing, broken or no raster, or the files do not lie on one another.
+        MissingExtraError: rasterio is not installed.
+    """
+    paths = tuple(str(root / one) for one in path.split(JOIN))
+    try:
+        changed = tuple(os.stat(one).st_mtime_ns for one in paths)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror} ({error.filename}). Put it back."
+        ) from error
+    return _opened(paths, changed, os.getpid(), get_ident())
+
+
+@lru_cache(maxsize=16)
+def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
+    """Open the files; handles of GDAL belong to one process and one thread."""
+    sets = [_dataset(Path(path)) for path in paths]
+    grids = [grid_of(one) for one in sets]
+    finest = min(
+        range(len(sets)), key=lambda i: grids[i].pixel[0] * grids[i].pixel[1] if grids[i].located else 1.0
+    )
+    grid = grids[finest]
+    files = [_on_grid(Path(path), one, own, grid) for path, one, own in zip(paths, sets, grids, strict=True)]
+    return Stack(files, grid)
+
+
+def rasterio() -> Any:
+    """Return the module rasterio; MissingExtraError if it is not installed."""
+    try:
+        return import_module("rasterio")
+    except ImportError as error:
+        raise MissingExtraError("Rasters need rasterio to be read: pip install 'vitrail[raster]'.") from error
+
+
+def _dataset(path: Path) -> Any:
+    module = rasterio()
+    import warnings
+
+    try:
+        with module.Env(GDAL_CACHEMAX=_BLOCKS), warnings.catch_warnings():
+            warnings.simplefilter("ignore", module.errors.NotGeoreferencedWarning)  # said where it matters
+            return module.open(path)
+    except module.errors.RasterioError as error:
+        raise DataError(f"{path.name} is no raster that can be read ({error}). Copy it again.") from error
+
+
+def grid_of(dataset: Any) -> Grid:
+    """Return the grid of an opened data set."""
+    transform = tuple(dataset.transform)[:6]
+    crs = dataset.crs.to_wkt() if dataset.crs and transform != IDENTITY else ""
+    return Grid(crs, transform, dataset.height, dataset.width)
+
+
+def _on_grid(path: Path, dataset: Any, own: Grid, grid: Grid) -> _File:
+    bands = _bands(path, dataset)
+    scales, offsets = np.float32(dataset.scales), np.float32(dataset.offsets)
+    if own == grid:
+        return _File(path.name, dataset, bands, scales, offsets, "")
+    if not (own.located and grid.located):
+        raise DataError(
+            f"{path.name} has {own.width} x {own.height} pixels without a place on the Earth, the others "
+            f"{grid.width} x {grid.height}. Georeference it, or give it the same pixels."
+        )
+    module = rasterio()
+    view = import_module("rasterio.vrt").WarpedVRT(
+        dataset, crs=grid.crs, transform=module.Affine(*grid.transform), width=grid.width, height=grid.height,
+        resampling=module.enums.Resampling.bilinear, src_nodata=dataset.nodata, nodata=np.nan, dtype="float32",
+    )  # fmt: skip
+    _refuse_apart(path, dataset, grid)
+    note = f"{path.name} is resampled (bilinear) from {_pixels(own)} to {_pixels(grid)}."
+    return _File(path.name, view, bands, scales, offsets, note)
+
+
+def _refuse_apart(path: Path, dataset: Any, grid: Grid) -> None:
+    """Raise DataError for a file that lies beside the grid."""
+    left, bottom, right, top = import_module("rasterio.warp").transform_bounds(
+        dataset.crs, grid.crs, *dataset.bounds
+    )
+    a, _, c, _, e, f = grid.transform
+    xs, ys = sorted((c, c + a * grid.width)), sorted((f, f + e * grid.height))
+    if right <= xs[0] or left >= xs[1] or top <= ys[0] or bottom >= ys[1]:
+        raise DataError(
+            f"{path.name} lies beside the other files: they share no place. Give files of one area."
+        )
+
+
+def _pixels(grid: Grid) -> str:
+    crs = rasterio().crs.CRS.from_wkt(grid.crs)
+    name = crs.to_string() if crs.to_epsg() else "its own coordinates"
+    return f"{grid.pixel[0]:.6g} x {grid.pixel[1]:.6g} {'degrees' if crs.is_geographic else 'm'} of {name}"
+
+
+def _bands(path: Path, dataset: Any) -> tuple[Band, ...]:
+    known = name_of_file(path.name) if dataset.count == 1 else ""
+    names = [text or known or f"band {i}" for i, text in enumerate(dataset.descriptions, 1)]
+    return tuple(Band(name, unit or "") for name, unit in zip(names, dataset.units, strict=True))
+
+
+def _unique(files: Sequence[_File]) -> tuple[Band, ...]:
+    """Return all bands; those whose names occur twice get the stem of their file before the name.
+
+    Raises:
+        DataError: one file has two bands of one name.
+    """
+    tally = Counter(band.name for file in files for band in file.bands)
+    found = [
+        band if tally[band.name] == 1 else band._replace(name=f"{Path(file.name).stem} {band.name}")
+        for file in files
+        for band in file.bands
+    ]
+    again = [name for name, number in Counter(band.name for band in found).items() if number > 1]
+    if again:
+        raise DataError(
+            f"{count(len(again), 'band')} called the same: {shorten(again)}. Give each its own name."
+        )
+    return tuple(found)
+
+
+def _values(file: _File, window: Window, which: Sequence[int]) -> NDArray[np.float32]:
+    """Return (bands, height, width) of a window inside the raster as stored, NaN where there are no data."""
+    left, top, right, bottom = window
+    module = rasterio()
+    view = import_module("rasterio.windows").Window(left, top, right - left, bottom - top)
+    try:
+        found = file.read.read([i + 1 for i in which], window=view, masked=True)
+    except (module.errors.RasterioError, ValueError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise DataError(
+            f"{file.name} is broken at pixels {left},{top} to {right},{bottom} ({reason}). Copy it again from where "
+            "it came from."
+        ) from error
+    values = found.astype(np.float32).filled(np.nan)
+    values[~np.isfinite(values)] = np.nan
+    return values
