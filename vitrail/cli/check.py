@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def check(
     data: str,
     /,
-    *,
+    *more: str,
     options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     task: str | None = None,
     html: str | None = None,
@@ -35,12 +35,15 @@ def check(
         vitrail check photos/
         vitrail check photos.zip --html check.html
         vitrail check labels.csv --json
+        vitrail check scene.tif --labels training.gpkg
         vitrail check photos/ --undo 3
 
     Parameters
     ----------
     data
-        a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, or the built-in digits
+        a folder, zip, tar, table (CSV, TSV, JSON lines, Parquet, Excel), .npz, a raster, or the built-in digits
+    more
+        further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     task
         the task to train, if not the default one: classify, multilabel, segment, detect, instances, panoptic, or
         your own, module:Class
@@ -60,7 +63,9 @@ def check(
     from vitrail.data.decisions import History, history_path
     from vitrail.data.layouts import sniff
     from vitrail.data.prepare import find, prepare
+    from vitrail.data.rasters.sources import joined
 
+    data = joined(data, more)
     data_there(data)
 
     path = history_path(find(data))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def compare(
     data: str = "",
     /,
-    *,
+    *more: str,
     wanted: Annotated[CompareOptions, Parameter(name="*")] = CompareOptions(),
     runs: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     robust: Annotated[RobustnessOptions, Parameter(name="*")] = PLAIN,
@@ -44,6 +44,8 @@ def compare(
     ----------
     data
         images with their truth, as for training; with --runs: new images to compare them on
+    more
+        further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     runs
         runs, model files or published weights that are trained already
     out
@@ -57,7 +59,9 @@ def compare(
     from vitrail.cli.path_checks import data_there, images_named, model_file
     from vitrail.core.errors import UsageError
     from vitrail.core.text import command
+    from vitrail.data.rasters.sources import joined
 
+    data = joined(data, more)
     refuse_idle(wanted, bool(runs))
     robust.refuse_idle()
     if robust.robustness and not runs:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def curve(
     data: str = "",
     /,
-    *,
+    *more: str,
     wanted: Annotated[CurveOptions, Parameter(name="*")] = CurveOptions(),
     options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     html: str | None = None,
@@ -42,6 +42,8 @@ def curve(
     ----------
     data
         a folder, table or archive as for training
+    more
+        further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     html
         write the page with the drawn curves to this file
     json
@@ -50,7 +52,9 @@ def curve(
     from vitrail.cli.output import print_json, say
     from vitrail.cli.path_checks import data_there
     from vitrail.core.errors import UsageError
+    from vitrail.data.rasters.sources import joined
 
+    data = joined(data, more)
     if not data:
         raise UsageError("Name a folder of images: vitrail curve photos/")
     data_there(data)

@@ -26,7 +26,7 @@ def evaluate(
     model: str,
     data: str = "",
     /,
-    *,
+    *more: str,
     html: str | None = None,
     options: Annotated[LayoutOptions, Parameter(name="*")] = DEFAULTS,
     device: str = "auto",
@@ -53,6 +53,8 @@ def evaluate(
         a run folder, a model.safetensors, or published weights: a timm name, org/repo, a folder
     data
         new images with their classes: a folder, table or archive as for training; its test split, if it has one
+    more
+        further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     html
         write the page for new images, or of --points, to this file (a run's own page is its report.html)
     device
@@ -64,7 +66,9 @@ def evaluate(
     from vitrail.cli.path_checks import data_there, images_named, model_file
     from vitrail.core.errors import UsageError
     from vitrail.core.text import command
+    from vitrail.data.rasters.sources import joined
 
+    data = joined(data, more)
     images_named(model, data, command("eval", model, "FOLDER"))
     wanted.refuse_idle()
     dial.refuse_idle()

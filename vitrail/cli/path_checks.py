@@ -58,6 +58,11 @@ def run_there(run: str) -> None:
 def data_there(data: str) -> None:
     """Raise a DataError if a data set neither exists nor is built in."""
     path = expanded(data)
+    from vitrail.data.rasters.sources import common, files_of
+
+    if files := files_of(data):
+        common(files)
+        return
     if path.exists():
         return
     from vitrail.data.builtin import names

@@ -13,7 +13,7 @@ from vitrail.runs.train_options import TrainOptions, words_of
 
 def train(
     data: str = "",
-    *,
+    *more: str,
     options: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),
     resume: str | None = None,
     changed: bool = False,
@@ -28,6 +28,7 @@ def train(
         vitrail train photos/                              the draft: a pretrained network, frozen, and a head
         vitrail train photos/ --tune full --epochs 20      the whole network, from the draft's head
         vitrail train photos/ --weights none --time 30m    from scratch
+        vitrail train scene.tif --labels training.gpkg     a map: windows of a raster, named bands
         vitrail train --resume runs/photos
         vitrail train /new/place/photos --resume runs/photos
 
@@ -36,6 +37,8 @@ def train(
     data
         a folder (photos/cat/1.jpg, or with train, val and test folders above), or the built-in digits;
         with --resume: where the images of that run are now, if they were moved
+    more
+        further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     resume
         continue this run, which was stopped or killed, with its own recipe; with --epochs: for that many more epochs.
         Its images must not have changed
@@ -51,7 +54,9 @@ def train(
     from vitrail.core.environment import is_main_process
     from vitrail.core.errors import UsageError
     from vitrail.core.text import command
+    from vitrail.data.rasters.sources import joined
 
+    data = joined(data, more)
     if not data and not resume:
         raise UsageError("Name a folder to train on, or --resume and a run: vitrail train photos/")
     if resume and (rejected := _not_allowed(options)):

@@ -16,8 +16,8 @@ from vitrail.core.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale")
-MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale")
+RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns")
+MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale", "turns")
 """The recipes that move masks, points and boxes together with the image."""
 
 ZOOM, SLIGHT_ZOOM = (0.5, 2.0), (0.75, 4 / 3)
@@ -54,18 +54,21 @@ def drawn_on(state: Tensor) -> Iterator[None]:
 
 
 class Move(NamedTuple):
-    """A geometric augmentation of an input: a mirror, or (`affine`) rotation, shift and scale.
+    """A geometric augmentation of an input: a mirror, then quarter `turns`, or (`affine`) rotation, shift, scale.
 
     `matrix` maps (x, y, 1) before to (x, y) after, in pixels with centres at 0.5.
     """
 
     matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
     affine: Mapping[str, Any] | None = None
+    mirrored: bool = True
+    turns: int = 0
 
     def image(self, image: Tensor, ground: Sequence[float] | None = None) -> Tensor:
         """Transform an image (c, h, w); `ground` is the colour of pixels from outside, black by default."""
         if self.affine is None:
-            return image.flip(-1)
+            image = image.flip(-1) if self.mirrored else image
+            return image.rot90(-self.turns, (-2, -1)) if self.turns else image
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import affine
 
@@ -82,8 +85,9 @@ class Augment:
 
     `crop` draws a region of the original (None: the image is fitted as in prediction). `flip` mirrors and `affine`
     rotates, shifts and scales the input; `zoom` draws a scale of the whole image, of which the input shows a part, or
-    which is padded. A view moves masks, points and boxes in the same way. `change` works on uint8 pixels of the input,
-    `erase` on the normalised input. If `moves_truth` is False, `change` moves pixels without moving the truth.
+    which is padded; `turns` are mirrors and quarter turns. A view moves masks, points and boxes in the same way.
+    `change` works on uint8 pixels of the input, `erase` on the normalised input. If `moves_truth` is False, `change`
+    moves pixels without moving the truth.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Augment:
     erase: nn.Module | None = None
     moves_truth: bool = True
     zoom: tuple[float, float] | None = None
+    turns: bool = False
 
     def zoomed(
         self, resized: tuple[int, int], size: tuple[int, int]
@@ -116,6 +121,8 @@ class Augment:
 
     def move(self, rows: int, cols: int) -> Move | None:
         """Draw a geometric augmentation for an input of this size; None if pixels do not move."""
+        if self.turns:
+            return _turned(int(torch.randint(8, (1,))), rows, cols)
         if self.flip:
             mirror = ((-1.0, 0.0, float(cols)), (0.0, 1.0, 0.0))
             return Move(mirror) if float(torch.rand(1)) < 0.5 else None
@@ -126,7 +133,7 @@ class Augment:
 
     def pixels(self, image: Tensor, move: Move | None) -> Tensor:
         """Transform float32 (c, h, w) of 0..255 and change its colours; rounded only if something changes."""
-        if not self.flip and self.affine is None and self.change is None:
+        if not self.flip and not self.turns and self.affine is None and self.change is None:
             return image
         changed = image.round().clamp(0, 255).to(torch.uint8)
         changed = changed if move is None else move.image(changed)
@@ -143,6 +150,22 @@ class Augment:
             return image
         erased: Tensor = self.erase(image)
         return erased
+
+
+def _turned(drawn: int, rows: int, cols: int) -> Move | None:
+    """Return one of the eight symmetries of a square input, or of the four of another one; None for no change."""
+    mirrored, turns = bool(drawn & 4), drawn & 3
+    turns = turns if rows == cols else turns & 2
+    if not mirrored and not turns:
+        return None
+    matrix = torch.eye(3)
+    if mirrored:
+        matrix = torch.tensor([[-1.0, 0.0, cols], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    for _ in range(turns):  # clockwise: the left column becomes the top row
+        rows, cols = cols, rows
+        matrix = torch.tensor([[0.0, -1.0, cols], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]) @ matrix
+    first, second = ((float(a), float(b), float(c)) for a, b, c in matrix[:2].tolist())
+    return Move((first, second), mirrored=mirrored, turns=turns)
 
 
 def _within(over: int) -> int:
@@ -178,7 +201,8 @@ def build(
     (flip_crop, one of grey, inverted highlights and blur, and a colour jitter of 0.3: DeiT III,
     arXiv:2204.07118, §3) · `scene` (half to twice the size, any part of it, flip, and a change of light and
     colour: for masks and boxes) · `flip_scale` (the same with three quarters to four thirds of the size: for objects
-    that always have about the same size).
+    that always have about the same size) · `turns` (mirrors and quarter turns, without any resampling: for images
+    from above).
 
     Raises:
         SettingError: the name is unknown, or the recipe does not support such images.
@@ -195,6 +219,8 @@ def build(
         return Augment(name, erase=erase)
     if name == "light":
         return Augment(name, affine=v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1)), erase=erase)
+    if name == "turns":
+        return Augment(name, turns=True, erase=erase)
     if name in {"scene", "flip_scale"}:
         light = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.05)], p=0.8)
         zoom = ZOOM if name == "scene" else SLIGHT_ZOOM

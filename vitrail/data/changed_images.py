@@ -83,7 +83,7 @@ def find_changes(
 
     def look(row: Row) -> str:
         try:
-            if not any([touched(file) for file in files_of(root, row.path, row.part)]):
+            if not any(map(touched, files_of(root, row.path, row.part))):
                 return "same"
             data = read(root, row.path, row.part)
         except (DataError, OSError):

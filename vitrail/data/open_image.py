@@ -18,7 +18,8 @@ from vitrail.core.errors import DataError
 from vitrail.data import archives, containers, parts
 from vitrail.data.decode import Decoded, decode
 from vitrail.data.rasters.bands import preview_of
-from vitrail.data.rasters.stack import JOIN, open_stack
+from vitrail.data.rasters.sources import JOIN
+from vitrail.data.rasters.stack import open_stack
 
 _BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
 
@@ -70,8 +71,8 @@ def files_of(root: Path, path: str, part: str = "") -> tuple[Path, ...]:
 def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
     """Return the bytes of a row's image as the file contains them; slices of arrays are `.npy` bytes.
 
-    A window is cut out of the decoded image (`cut_out`), so its bytes are those of the whole image; a window of a raster
-    is an array of its values.
+    A window is cut out of the decoded image (`cut_out`), so its bytes are those of the whole image; a window of a
+    raster is an array of its values.
 
     Raises:
         DataError: missing, not permitted, broken, or an unknown kind of part.

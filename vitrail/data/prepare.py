@@ -20,6 +20,7 @@ from vitrail.data.labels import count
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import KEPT, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.data.rasters.sources import JOIN
 from vitrail.data.split import assign
 from vitrail.data.targets import Gather, Targets, targets_for
 
@@ -63,7 +64,7 @@ class Prepared(NamedTuple):
 
     def command(self, verb: str, *more: object) -> str:
         """Return a command for this source with the same reading options."""
-        return command(verb, self.source, *self.options, *more)
+        return command(verb, *self.source.split(JOIN), *self.options, *more)
 
     def in_classes(self) -> str:
         """Return the number of classes as text, printed after the number of images."""
@@ -200,7 +201,9 @@ def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Ro
 
 
 def find(source: str | Path) -> Path:
-    """Return the path of a source; a built-in set is first written to the cache."""
+    """Return the path of a source, of several rasters joined; a built-in set is first written to the cache."""
+    if JOIN in str(source):
+        return Path(source)
     path = expanded(source)
     if not os.path.exists(path) and str(source) in builtin.names():
         there = next((one for one in places("data") if os.path.isdir(one / str(source))), None)

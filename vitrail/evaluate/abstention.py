@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vitrail.data.doctor import workers
 from vitrail.data.far_images import KINDS, far_images
-from vitrail.data.manifest import Row, group_key
 from vitrail.data.loader import load_for
+from vitrail.data.manifest import Row, group_key
 from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import BATCH, Predictor, Ready, batch_of
 from vitrail.layers.heads import Output

@@ -11,8 +11,8 @@ import numpy as np
 
 from vitrail.core.errors import DataError
 from vitrail.data.doctor import workers
-from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.loader import load_for
+from vitrail.data.manifest import TEST, Manifest, Row, group_key
 from vitrail.data.spacing import of_row
 from vitrail.data.split import leaks
 from vitrail.infer.predictor import Predictor, Ready, Request

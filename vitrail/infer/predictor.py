@@ -19,6 +19,7 @@ from vitrail.core.text import command
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.decode import as_array, decode
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.rasters.whole_file import read_whole
 from vitrail.data.spacing import Spacing, stated
 from vitrail.infer.inputs import Source, expand
 from vitrail.infer.operating_points import chosen, dial
@@ -266,6 +267,8 @@ class Predictor:
         Returns uint8 (height, width, channels), or the values of the file for raw images.
         """
         channels, raw = self.preprocess.channels, self.preprocess.raw
+        if self.preprocess.bands and isinstance(image, Source | str | Path | bytes):
+            return self._bands(image)
         if isinstance(image, Source):
             return decode(image.open(), channels, image.called, raw).image
         if isinstance(image, str | Path):
@@ -273,6 +276,13 @@ class Predictor:
         if isinstance(image, bytes):
             return decode(image, channels, raw=raw).image
         return as_array(image, channels, raw)
+
+    def _bands(self, image: Source | str | Path | bytes) -> NDArray[Any]:
+        """Return the named bands of a raster file (height, width, bands)."""
+        if isinstance(image, Source):
+            return read_whole(image.open(), self.preprocess, image.called)
+        where = image if isinstance(image, bytes) else Path(image)
+        return read_whole(where, self.preprocess, "the image" if isinstance(where, bytes) else str(where))
 
     def answers(
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None

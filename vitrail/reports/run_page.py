@@ -14,8 +14,8 @@ from vitrail import plots
 from vitrail.core.text import clock
 from vitrail.data.decode import preview
 from vitrail.data.labels import count, shorten
-from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.loader import load_for
+from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.preprocess import Preprocess
 from vitrail.evaluate.new_data import NewData
 from vitrail.explainers.explanation import explain, method_for

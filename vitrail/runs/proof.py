@@ -1,8 +1,8 @@
 """The proof in a model file: a generated image and the fingerprint of the network's output on it.
 
 Pixel (r, c) of channel k holds (31 r + 17 c + 57 k + 3 (r c mod 29)) mod 256. The image is 61 high and 47 wide, so that
-any change of resize, crop or channel order changes the output. For raw images the values are stretched to their scale,
-with gaps.
+any change of resize, crop or channel order changes the output. For raw images the values are stretched to their
+scale, named bands to two deviations around their mean, with gaps.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def proof_image_for(preprocess: Preprocess) -> NDArray[Any]:
     if not preprocess.raw:
         return image
     values = image.astype(np.float32) * np.float32(preprocess.scale / 255)
+    if preprocess.bands:
+        mean, std = np.asarray(preprocess.mean), np.asarray(preprocess.std)
+        values = (preprocess.scale * (mean + (image / 63.75 - 2) * std)).astype(np.float32)
     values[image % GAPS == 0] = np.nan
     return values
 

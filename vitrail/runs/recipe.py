@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from vitrail.core.catalog import with_task_name
 from vitrail.core.config import Settings, read, read_mapping
 from vitrail.core.errors import UnknownNameError
+from vitrail.data.rasters.bands import Band
 from vitrail.runs.task_settings import Regularization, default_settings, default_training
 
 SCHEMA: Literal[1] = 1
@@ -26,6 +35,10 @@ SCHEMA: Literal[1] = 1
 Share = Annotated[float, Field(gt=0, lt=0.9)]
 
 Precision = Literal["float32", "bf16"]
+
+Augmentation = Literal[
+    "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"
+]
 
 MemoryFormat = Literal["contiguous", "channels_last"]
 """The order of an image's values in memory: channel by channel, or all channels of a pixel together."""
@@ -51,6 +64,8 @@ class ModelSettings(Settings):
     `stride` is the pixels from one patch to the next, for patches that overlap.
     `scale` is the pixel value that counts as 1 when images keep the numbers of their files, such as 65535 or 10000.
     `mean` and `std`, one number per channel, are fractions of it; None is the usual ones.
+    `bands` are the named bands that are the channels, `window` the side in pixels of the windows of a raster, and
+    `pixel` that of a pixel in metres (`data.preprocess.Preprocess`).
     `settings` change settings of the network's config (`position`, `depth`, …) for training from scratch.
     """
 
@@ -64,6 +79,9 @@ class ModelSettings(Settings):
     scale: PositiveFloat = 255.0
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
+    bands: tuple[Band, ...] = ()
+    window: NonNegativeInt = 0
+    pixel: NonNegativeFloat = 0.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     weights: str = "none"
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -95,9 +113,7 @@ class TrainSettings(Settings):
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    augment: Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale"] = (
-        "trivial"
-    )
+    augment: Augmentation = "trivial"
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     precision: Literal["auto"] | Precision = "auto"
     memory_format: Literal["auto"] | MemoryFormat = "auto"

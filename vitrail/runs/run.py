@@ -19,6 +19,7 @@ from vitrail.core.files import append_line, replace, write_text
 from vitrail.core.text import command, reason
 from vitrail.data.labels import natural, shorten
 from vitrail.data.manifest import Manifest
+from vitrail.data.rasters.sources import short_name
 from vitrail.runs.history import effective
 from vitrail.runs.recipe import SCHEMA, Recipe
 
@@ -169,9 +170,7 @@ class Run:
 
 def create_run(recipe: Recipe, out: str | None, command: str) -> Run:
     """Create a new run folder: `out`, or runs/<name of the data>, with -2, -3 … if it already exists."""
-    run = Run(
-        new_folder(Path(out) if out else runs_dir() / (Path(recipe.data.source).resolve().name or "run"))
-    )
+    run = Run(new_folder(Path(out) if out else runs_dir() / (short_name(recipe.data.source) or "run")))
     write_text(run.recipe_path, to_yaml(recipe, f"Made by: {command}"))
     return run
 

@@ -137,7 +137,8 @@ class TrainOptions:
     drop_path: float | None = None
     ema: float | None = None
     augment: (
-        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale"] | None
+        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"]
+        | None
     ) = None
     erase: float | None = None
     mixup: float | None = None

@@ -64,7 +64,8 @@ class CompareOptions:
     batch: int | None = None
     recipe: str | None = None
     augment: (
-        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale"] | None
+        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"]
+        | None
     ) = None
     mixup: float | None = None
     cutmix: float | None = None

@@ -141,6 +141,9 @@ def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
         scale=model.scale,
         mean=base.mean if model.mean is None else model.mean,
         std=base.std if model.std is None else model.std,
+        bands=model.bands,
+        window=model.window,
+        pixel=model.pixel,
     )
 
 

@@ -47,6 +47,7 @@ from vitrail.training.network_choice import (
     shapes_of,
     short_side,
 )
+from vitrail.training.raster_recipe import at_window, for_raster, raster_layer, raster_line
 from vitrail.training.setting_origins import Layer, origins
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
 from vitrail.training.validate_options import refuse_apart, refuse_idle
@@ -92,15 +93,16 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         WeightsError: the weights are not available. Training from scratch is never a silent replacement.
         SettingError: settings that contradict each other.
     """
-    named, shapes = named_network(options), shapes_of(prepared.manifest)
+    named, shapes = for_raster(prepared, named_network(options)), shapes_of(prepared.manifest)
     side = short_side(shapes)
     network, reasons = (
         fresh_network(side, named)
-        if _from_scratch(source, options)
+        if _from_scratch(source, options, raster=prepared.layout.raster is not None)
         else pretrained_network(options.weights or "auto", named)
     )
     task = choose_task(options, prepared.manifest)
     network, sized = _at_size_of_weights(network, named, task.name)
+    network, windowed = at_window(prepared, network, named)
     tune = options.tune or _tune(options, network, task.name)
     refuse_apart(tune, network.weights)
     refuse_idle(tune, options)
@@ -111,6 +113,8 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         *reasons,
         *task.reasons,
         *sized,
+        *raster_line(prepared),
+        *windowed,
         *composed.reasons,
         *_remarks(options, tune),
         *costs_of(composed.recipe),
@@ -125,13 +129,14 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     )
 
 
-def _from_scratch(source: str, options: TrainOptions) -> bool:
+def _from_scratch(source: str, options: TrainOptions, *, raster: bool) -> bool:
     """Tell whether the training starts from scratch, by the options, the recipe or the built-in data."""
     if options.weights is not None:
         return options.weights == "none"
     if tune := options.tune or _stated_tune(options.recipe):
         return tune == "scratch"
-    return source in builtin_names()  # 8 × 8 pixels: weights pretrained on photographs do not help
+    # 8 × 8 pixels, or other bands: weights pretrained on photographs do not help
+    return raster or source in builtin_names()
 
 
 def _stated_tune(recipe: str | None) -> str | None:
@@ -232,6 +237,7 @@ def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
         Layer("suggested by network and images", _suggested(wanted)),
         Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
         Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
+        Layer("the rasters", raster_layer(wanted.prepared)),
         Layer("the weights", _of_weights(wanted, stated_head)),
         Layer(f"file {file}", {**stated, "task": task}),
         Layer("command line, and what follows from it", user_overrides(wanted)),

@@ -17,6 +17,8 @@ from vitrail.data import archives, own_outputs
 from vitrail.data.labels import count, is_image, join_labels, natural, shorten, split_labels
 from vitrail.data.open_image import read
 from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.data.rasters.facts import RasterFacts
+from vitrail.data.rasters.sources import JOIN, common, files_of, short_name
 from vitrail.data.table_files import is_table
 from vitrail.data.truth import Truth
 from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at, walk
@@ -64,7 +66,7 @@ class Layout:
     `truth` is the header of its targets; `refusal` the message if such truths need a named task; `plain` the reason, as
     a predicate, why its labels may not be classes; `question` an open decision for the user; `tables` the tables with
     its labels; `asked` the reading options; `truths` the files that are truths and not images; `sure` is True if no
-    other reading of the folders can be a question.
+    other reading of the folders can be a question; `raster` are the bands and the grid of rasters.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Layout:
     asked: LayoutOptions = DEFAULTS
     truths: frozenset[str] = field(default=frozenset(), repr=False)
     sure: bool = False
+    raster: RasterFacts | None = None
 
     @property
     def option(self) -> tuple[str, str]:
@@ -115,7 +118,7 @@ class Tree:
 
     `folders` are its folders, `table` is the table named as the source; `refused` contains files that must not be
     read, `notes` report what is not used; `options` are the reading options, `wanted` is the kind of truth of the named
-    task.
+    task; `stack` is the path of the rasters that the source names.
     """
 
     name: str
@@ -127,14 +130,18 @@ class Tree:
     folders: tuple[str, ...] = ()
     options: LayoutOptions = DEFAULTS
     wanted: str = ""
+    stack: str = ""
 
     @classmethod
     def look(cls, source: str | Path, options: LayoutOptions = DEFAULTS) -> Tree:
-        """List a folder, an archive, or the folder of a single file.
+        """List a folder, an archive, the folder of a single file, or rasters.
 
         Raises:
             DataError: the source is missing, not permitted, or of an unknown kind.
         """
+        if rasters := files_of(source):
+            root, files = common(rasters)
+            return cls(short_name(source), root, files, options=options, stack=JOIN.join(files))
         path = expanded(source)
         if not path.exists():
             raise DataError(f"{source} does not exist. Give a folder of images, one folder a class.")

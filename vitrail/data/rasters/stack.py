@@ -7,6 +7,7 @@ The grid is that of the file with the smallest pixels. Files with another grid a
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -23,9 +24,7 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.rasters.band_names import name_of_file
 from vitrail.data.rasters.bands import Band, places
 from vitrail.data.rasters.grid import IDENTITY, Grid, Window
-
-JOIN = "|"
-"""Between the files of one path."""
+from vitrail.data.rasters.sources import JOIN
 
 _BLOCKS = 64  # MB of decoded blocks that GDAL keeps for all files
 
@@ -110,13 +109,19 @@ def open_stack(root: Path, path: str) -> Stack:
 @lru_cache(maxsize=16)
 def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
     """Open the files; handles of GDAL belong to one process and one thread."""
-    sets = [_dataset(Path(path)) for path in paths]
-    grids = [grid_of(one) for one in sets]
-    finest = min(
-        range(len(sets)), key=lambda i: grids[i].pixel[0] * grids[i].pixel[1] if grids[i].located else 1.0
-    )
-    grid = grids[finest]
-    files = [_on_grid(Path(path), one, own, grid) for path, one, own in zip(paths, sets, grids, strict=True)]
+    return stack_of([(Path(path), _dataset(Path(path))) for path in paths])
+
+
+def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
+    """Return opened data sets of rasterio, with their names, as a stack.
+
+    Raises:
+        DataError: they do not lie on one another.
+    """
+    grids = [grid_of(one) for _, one in datasets]
+    areas = [grid.pixel[0] * grid.pixel[1] if grid.located else 1.0 for grid in grids]
+    grid = grids[min(range(len(grids)), key=lambda i: areas[i])]
+    files = [_on_grid(path, one, own, grid) for (path, one), own in zip(datasets, grids, strict=True)]
     return Stack(files, grid)
 
 
@@ -130,8 +135,6 @@ def rasterio() -> Any:
 
 def _dataset(path: Path) -> Any:
     module = rasterio()
-    import warnings
-
     try:
         with module.Env(GDAL_CACHEMAX=_BLOCKS), warnings.catch_warnings():
             warnings.simplefilter("ignore", module.errors.NotGeoreferencedWarning)  # said where it matters
@@ -149,7 +152,7 @@ def grid_of(dataset: Any) -> Grid:
 
 def _on_grid(path: Path, dataset: Any, own: Grid, grid: Grid) -> _File:
     bands = _bands(path, dataset)
-    scales, offsets = np.float32(dataset.scales), np.float32(dataset.offsets)
+    scales, offsets = np.asarray(dataset.scales, np.float32), np.asarray(dataset.offsets, np.float32)
     if own == grid:
         return _File(path.name, dataset, bands, scales, offsets, "")
     if not (own.located and grid.located):
@@ -225,6 +228,6 @@ def _values(file: _File, window: Window, which: Sequence[int]) -> NDArray[np.flo
             f"{file.name} is broken at pixels {left},{top} to {right},{bottom} ({reason}). Copy it again from where "
             "it came from."
         ) from error
-    values = found.astype(np.float32).filled(np.nan)
+    values: NDArray[np.float32] = found.astype(np.float32).filled(np.nan)
     values[~np.isfinite(values)] = np.nan
     return values

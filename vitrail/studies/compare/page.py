@@ -12,8 +12,8 @@ from PIL import Image
 from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.decode import preview
-from vitrail.data.manifest import TEST, Manifest, Row
 from vitrail.data.loader import load_for
+from vitrail.data.manifest import TEST, Manifest, Row
 from vitrail.explainers.explanation import explain
 from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
