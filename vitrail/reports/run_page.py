@@ -24,7 +24,7 @@ from vitrail.pages import render
 from vitrail.reports.confusion_table import cells
 from vitrail.reports.curves import loss_curve, score_curve
 from vitrail.reports.points_page import laid_out
-from vitrail.reports.tested_map import tested_map
+from vitrail.reports.raster_map import raster_map
 from vitrail.reports.thumbnails import Album
 from vitrail.runs.run import Run
 from vitrail.tasks.base import Task
@@ -143,7 +143,7 @@ def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mappi
     shown = [one for one in numbers if one.fact]
     units = {one.unit for one in shown if one.low is not None or one.why}
     sections = [laid for section in result.sections if (laid := layout(section))]
-    if drawn := tested_map(layout.rows.values(), layout.colours, result):
+    if drawn := raster_map(layout.rows.values(), layout.colours, result):
         sections.insert(1, drawn)
     laid_out = {
         "draft": False,

@@ -43,7 +43,7 @@ class _Places(NamedTuple):
     answer: NDArray[np.int64]
 
 
-def tested_map(rows: Iterable[Row], colours: Colours, result: Result) -> dict[str, Any] | None:
+def raster_map(rows: Iterable[Row], colours: Colours, result: Result) -> dict[str, Any] | None:
     """Return the template values of the maps; None without a confusion matrix, or without windows of rasters.
 
     A window stands for the pixel in its middle (index n / 2), which is the one that has the label. `colours` are those
@@ -86,10 +86,16 @@ def _drawn(places: _Places, names: Sequence[str], colours: Colours, title: str) 
     masks = [_painted(places, classes) for classes in (places.truth, places.answer)]
     table = np.full((256, 3), GROUND, np.uint8)
     table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
-    images = [plots.shown(Image.fromarray(table[mask])) for mask in masks]
+    images = [_enlarged(Image.fromarray(table[mask])) for mask in masks]
     titles = [f"{word}: {title}" if title else word for word in ("truth", "answer")]
     both = plots.beside(*(plots.titled(image, text) for image, text in zip(images, titles, strict=True)))
     return plots.with_legend(both, names, colours, *masks)
+
+
+def _enlarged(image: Image.Image) -> Image.Image:
+    """Return a small map with each pixel several times, and a large one as it is."""
+    times = max(1, SIDE // 2 // max(image.size))
+    return image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
 
 
 def _painted(places: _Places, classes: NDArray[np.int64]) -> Mask:
