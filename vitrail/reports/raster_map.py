@@ -31,6 +31,9 @@ MAPS = 4
 UNTESTED = 255
 """The value of pixels that were not tested; so many classes have no map."""
 
+LETTERS = 15
+"""Size of the letters above a map."""
+
 GROUND = (236, 238, 241)
 
 
@@ -64,7 +67,7 @@ def raster_map(rows: Iterable[Row], colours: Colours, result: Result) -> dict[st
     return {
         "kind": "curve",
         "heading": "The map",
-        "image": plots.photo_uri(plots.below(*drawn)),
+        "image": plots.data_uri(plots.below(*drawn)),
         "note": note,
     }
 
@@ -88,7 +91,7 @@ def _drawn(places: _Places, names: Sequence[str], colours: Colours, title: str) 
     table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
     images = [_enlarged(Image.fromarray(table[mask])) for mask in masks]
     titles = [f"{word}: {title}" if title else word for word in ("truth", "answer")]
-    both = plots.beside(*(plots.titled(image, text) for image, text in zip(images, titles, strict=True)))
+    both = plots.beside(*(plots.titled(image, text, LETTERS) for image, text in zip(images, titles, strict=True)))
     return plots.with_legend(both, names, colours, *masks)
 
 
