@@ -187,7 +187,9 @@ def test_a_score_that_older_versions_did_not_count_is_no_difference(vitrail, tra
     report = json.loads((trained / "report.json").read_text())
     assert report["passport"]["scores"].pop("kappa") == report["test"]["kappa"]["value"]
     (tmp_path / "report.json").write_text(json.dumps(report))
-    done = vitrail("reproduce", tmp_path / "report.json", "--data", digits, "--out", tmp_path / "again", "--json")
+    done = vitrail(
+        "reproduce", tmp_path / "report.json", "--data", digits, "--out", tmp_path / "again", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scores"] == []
 

@@ -91,7 +91,9 @@ def _drawn(places: _Places, names: Sequence[str], colours: Colours, title: str) 
     table[: len(colours)] = np.asarray(colours, np.uint8).reshape(-1, 3)
     images = [_enlarged(Image.fromarray(table[mask])) for mask in masks]
     titles = [f"{word}: {title}" if title else word for word in ("truth", "answer")]
-    both = plots.beside(*(plots.titled(image, text, LETTERS) for image, text in zip(images, titles, strict=True)))
+    both = plots.beside(
+        *(plots.titled(image, text, LETTERS) for image, text in zip(images, titles, strict=True))
+    )
     return plots.with_legend(both, names, colours, *masks)
 
 
