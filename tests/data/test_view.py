@@ -94,7 +94,7 @@ def as_it_was(steps: Preprocess, image: np.ndarray, name: str, erasing: float, k
         return v2.RandomErasing(p=erasing, value=0)(steps.normalise(shown))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in {"scene", "flip_scale"}])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in {"scene", "flip_scale", "turns"}])
 @pytest.mark.parametrize("fit", FITS)
 def test_an_image_is_what_torchvision_s_transforms_make_of_it(name: str, fit: Fit) -> None:
     for channels in (1, 3):
@@ -288,3 +288,18 @@ def test_a_view_is_one_of_its_own_picture() -> None:
             view.image(wrong)
     with pytest.raises(SettingError, match="97"):
         view.mask(np.zeros((61, 97), np.uint8), VOID)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 10)])
+def test_turns_move_every_pixel_with_its_truth_and_resample_nothing(shape: tuple[int, int]) -> None:
+    steps = Preprocess(shape, "squash", 1.0, (0.0, 0.0), (1.0, 1.0), 2, scale=1.0)
+    places = np.arange(shape[0] * shape[1]).reshape(shape)
+    image = np.stack([places, -places], -1).astype(np.float32)
+    found = set()
+    for key in range(60):
+        view = steps.view(shape, build("turns", channels=2, raw=True), key)
+        shown = view.image(image)
+        np.testing.assert_array_equal(shown[0], view.mask(places.astype(np.int32), -1))
+        assert torch.equal(shown[1], -shown[0])
+        found.add(shown[0].numpy().tobytes())
+    assert len(found) == (8 if shape[0] == shape[1] else 4)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import get_ident
@@ -109,7 +109,10 @@ def open_stack(root: Path, path: str) -> Stack:
 @lru_cache(maxsize=16)
 def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
     """Open the files; handles of GDAL belong to one process and one thread."""
-    return stack_of([(Path(path), _dataset(Path(path))) for path in paths])
+    module = rasterio()
+    return stack_of(
+        [(Path(one), _dataset(partial(module.open, one), Path(one).name, module)) for one in paths]
+    )
 
 
 def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
@@ -133,14 +136,25 @@ def rasterio() -> Any:
         raise MissingExtraError("Rasters need rasterio to be read: pip install 'vitrail[raster]'.") from error
 
 
-def _dataset(path: Path) -> Any:
+def stack_of_bytes(data: bytes, name: str) -> Stack:
+    """Return a raster file in memory as a stack.
+
+    Raises:
+        DataError: it is broken, or no raster.
+    """
     module = rasterio()
+    return stack_of(
+        [(Path(name), _dataset(import_module("rasterio.io").MemoryFile(data).open, name, module))]
+    )
+
+
+def _dataset(opening: Callable[[], Any], name: str, module: Any) -> Any:
     try:
         with module.Env(GDAL_CACHEMAX=_BLOCKS), warnings.catch_warnings():
             warnings.simplefilter("ignore", module.errors.NotGeoreferencedWarning)  # said where it matters
-            return module.open(path)
+            return opening()
     except module.errors.RasterioError as error:
-        raise DataError(f"{path.name} is no raster that can be read ({error}). Copy it again.") from error
+        raise DataError(f"{name} is no raster that can be read ({error}). Copy it again.") from error
 
 
 def grid_of(dataset: Any) -> Grid:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from vitrail.core.errors import DataError
 from vitrail.data import tiff
 from vitrail.data.decode import MAX_PIXELS, decode
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.rasters.stack import Stack, open_stack, stack_of
+from vitrail.data.rasters.stack import open_stack, stack_of_bytes
 
 
 def read_whole(source: Path | bytes, steps: Preprocess, name: str) -> NDArray[Any]:
@@ -27,7 +26,7 @@ def read_whole(source: Path | bytes, steps: Preprocess, name: str) -> NDArray[An
         with_tags = source.suffix.lower() in {".vrt", ".jp2", ".img"} or tiff.is_tiff(_head(source))
         stack = open_stack(source.parent, source.name) if with_tags else None
     else:
-        stack = _in_memory(source, name) if tiff.is_tiff(source) else None
+        stack = stack_of_bytes(source, name) if tiff.is_tiff(source) else None
     if stack is None:
         return decode(source, steps.channels, name, raw=True, bands=steps.band_names).image
     if stack.grid.height * stack.grid.width * max(1, steps.channels / 4) > MAX_PIXELS:
@@ -46,8 +45,3 @@ def _head(path: Path) -> bytes:
         raise DataError(
             f"{path} cannot be read: {error.strerror}. Check its name and its permissions."
         ) from error
-
-
-def _in_memory(data: bytes, name: str) -> Stack:
-    memory = import_module("rasterio.io").MemoryFile(data)
-    return stack_of([(Path(name), memory.open())])
