@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,15 +46,14 @@ class SlidingNetwork(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Return the outputs, one for each position of the window."""
-        encoder: Any = self.network.encoder
-        features = encoder.sliding(inputs["images"], (self.window, self.window))
+        features = self.network.encoder.sliding(inputs["images"], (self.window, self.window))
         return self.network.read(features, inputs)
 
 
 def shares_work(network: Network, steps: Preprocess) -> bool:
     """Return whether a network computes neighbouring windows together, from pixels that are not resized."""
     middle = network.reader is not None and MIDDLE in network.reader.places
-    own = getattr(type(network.encoder), "sliding", None) is not getattr(Encoder, "sliding", None)
+    own = type(network.encoder).sliding is not Encoder.sliding
     return own and not middle and is_unresized(steps)
 
 
