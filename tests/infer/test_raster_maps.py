@@ -20,6 +20,7 @@ from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.rasters.band_checks import Seen, other_unit
 from vitrail.infer.rasters.ground_areas import pixel_side, row_areas
 from vitrail.infer.rasters.make_map import MapOptions, Raster, make_map, numbers_of
+from vitrail.infer.rasters.map_reference import Reference, confusion, estimated_rows, refuse_unknown
 from vitrail.infer.rasters.segment_tiles import BlendedWindows, ExactTiles, margin_of
 from vitrail.infer.rasters.tiles import TileAnswer, inner
 from vitrail.infer.rasters.window_classes import WindowClasses, inputs_of
@@ -388,3 +389,23 @@ def test_bands_of_unknown_range_are_not_judged(tmp_path):
     predictor = Predictor(model(tmp_path, vit(), replace(steps(), bands=bands)))
     found, _ = mapped(predictor, write(tmp_path / "big.tif", values(9, 9)), tmp_path / "map.tif")
     assert sum(found.pixels) == 81
+
+
+def test_reference_places_give_areas_with_intervals(tmp_path, predictor):
+    path = write(tmp_path / "big.tif", values(40, 40))
+    found, _ = mapped(predictor, path, tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as opened:
+        numbers = opened.read(1)
+    truth = np.zeros((40, 40), np.uint8)
+    truth[::3, ::3] = np.array([3, 1, 2])[numbers[::3, ::3] - 1]  # its names are in another order
+    reference = Reference("points.gpkg", truth, ("fen", "Water", "bog"))
+    refuse_unknown(reference, found.names)
+    counts = confusion(tmp_path / "map.tif", reference, found.names)
+    assert (counts == np.diag(np.bincount(numbers[::3, ::3].ravel(), minlength=4)[1:])).all()
+    rows = estimated_rows(tmp_path / "map.tif", found, reference)
+    for row in rows:
+        assert row["estimated_hectares"] == pytest.approx(row["hectares"])
+        assert row["low_hectares"] == row["high_hectares"] == pytest.approx(row["hectares"])
+    wrong = reference._replace(names=("fen", "sea", "bog"))
+    with pytest.raises(DataError, match="the classes sea"):
+        refuse_unknown(wrong, found.names)
