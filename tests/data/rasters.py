@@ -20,7 +20,7 @@ CRS = "EPSG:32620"
 
 def write(
     path: Path, values: np.ndarray, *, crs: str | None = CRS, pixel: float = PIXEL, nodata: float | None = None,
-    names: Sequence[str] = (), shift: float = 0.0, **tags: str,
+    names: Sequence[str] = (), units: Sequence[str] = (), shift: float = 0.0, **tags: str,
 ) -> Path:  # fmt: skip
     """Write bands (bands, height, width) as a GeoTIFF; `shift` moves it east, in metres."""
     place = {"crs": crs, "transform": from_origin(WEST + shift, NORTH, pixel, pixel)} if crs else {}
@@ -29,6 +29,8 @@ def write(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, "w", height=values.shape[1], width=values.shape[2], **form, **place) as file:
             file.update_tags(**tags)
+            for i, unit in enumerate(units, 1):
+                file.set_band_unit(i, unit)
             for i, name in enumerate(names, 1):
                 file.set_band_description(i, name)
             file.write(values)  # after the names, so that the directory comes first
