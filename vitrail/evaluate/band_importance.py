@@ -31,8 +31,8 @@ from vitrail.tasks.result import Bars, Number
 MOST = 2000
 """Images that are asked at most; more of them, drawn at random, would only narrow the intervals."""
 
-VALUES = 1 << 27
-"""Values of inputs that are kept at most: 512 MB. Of large inputs fewer images are taken."""
+VALUES, LEAST = 1 << 24, 200
+"""Values of inputs above which fewer images are asked, because large inputs take long, and how many at least."""
 
 REPEATS = 3
 """How often a band is exchanged."""
@@ -88,7 +88,9 @@ class BandImportance(NamedTuple):
         """Return the section of the report."""
         bars = {one.name: Number.of(one.lost.to_dict()) for one in self.drops}
         images = "all" if self.images == self.whole else f"{self.images:,} of {self.whole:,}"
-        weak = [one.name for one in self.drops if one.lost.low is not None and one.lost.low <= 0]
+        weak = [
+            one.name for one in self.drops if one.lost.low is not None and one.lost.low < 1e-9
+        ]  # rounding
         note = [
             f"Accuracy that is lost when a band is exchanged between images, {REPEATS} times, on {images} test "
             f"images; as they are, {100 * self.accuracy:.1f} % are right. Lines are 95 % intervals.",
@@ -173,7 +175,7 @@ def _score(predictor: Predictor) -> str:
 
 def _sample(steps: Preprocess, rows: Sequence[Row], seed: int) -> list[Row]:
     """Return the rows that are asked, in order."""
-    most = max(1, min(MOST, VALUES // (len(steps.bands) * steps.size[0] * steps.size[1])))
+    most = max(LEAST, min(MOST, VALUES // (len(steps.bands) * steps.size[0] * steps.size[1])))
     if len(rows) <= most:
         return list(rows)
     chosen = np.random.default_rng(seed).choice(len(rows), most, replace=False)
