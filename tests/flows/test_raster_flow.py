@@ -57,9 +57,29 @@ def test_several_files_are_one_stack(scene, tmp_path, capsys):
     assert run(["predict", network, str(raster), "--out", str(tmp_path / "map.tif"), "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     image = values(25, 30)
-    parts = [write(tmp_path / "s1.tif", image[..., :1], BANDS[:1]), write(tmp_path / "s2.tif", image[..., 1:], BANDS[1:])]  # fmt: skip
+    first = write(tmp_path / "s1.tif", image[..., :1], BANDS[:1])
+    parts = [first, write(tmp_path / "s2.tif", image[..., 1:], BANDS[1:])]
     assert run(["predict", network, *map(str, parts), "--out", str(tmp_path / "two.tif"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"] == whole["classes"]
+
+
+def test_reference_points_give_intervals(scene, tmp_path, capsys):
+    network, raster = scene
+    draw = np.random.default_rng(0)
+    lines = ["x,y,class"]
+    for row in range(1, 25, 2):
+        for col in range(0, 30, 2):
+            lines.append(f"{500_005 + 10 * col},{4_999_995 - 10 * row},{LABELS[draw.integers(3)]}")
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    words = ["predict", network, str(raster), "--out", str(tmp_path / "map.tif")]
+    assert run([*words, "--reference", str(tmp_path / "points.csv"), "--json"]) == 0
+    printed, said = capsys.readouterr()
+    rows = json.loads(printed)["classes"]
+    assert sum(row["estimated_hectares"] for row in rows) == pytest.approx(7.5)
+    assert all(row["low_hectares"] < row["estimated_hectares"] < row["high_hectares"] for row in rows)
+    assert "drawn at random within each mapped class" in said
+    assert run(words) == 0
+    assert "biased as areas" in capsys.readouterr().err
 
 
 def refused(words, capsys):

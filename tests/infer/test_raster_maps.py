@@ -20,7 +20,7 @@ from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.rasters.band_checks import Seen, other_unit
 from vitrail.infer.rasters.ground_areas import pixel_side, row_areas
 from vitrail.infer.rasters.make_map import MapOptions, Raster, make_map, numbers_of
-from vitrail.infer.rasters.map_reference import Reference, confusion, estimated_rows, refuse_unknown
+from vitrail.infer.rasters.map_reference import Reference, confusion, refuse_unknown, with_reference
 from vitrail.infer.rasters.segment_tiles import BlendedWindows, ExactTiles, margin_of
 from vitrail.infer.rasters.tiles import TileAnswer, inner
 from vitrail.infer.rasters.window_classes import WindowClasses, inputs_of
@@ -402,10 +402,11 @@ def test_reference_places_give_areas_with_intervals(tmp_path, predictor):
     refuse_unknown(reference, found.names)
     counts = confusion(tmp_path / "map.tif", reference, found.names)
     assert (counts == np.diag(np.bincount(numbers[::3, ::3].ravel(), minlength=4)[1:])).all()
-    rows = estimated_rows(tmp_path / "map.tif", found, reference)
-    for row in rows:
+    for row in with_reference(found, tmp_path / "map.tif", reference).rows():
         assert row["estimated_hectares"] == pytest.approx(row["hectares"])
         assert row["low_hectares"] == row["high_hectares"] == pytest.approx(row["hectares"])
+    few = reference._replace(classes=np.zeros_like(truth))
+    assert "fewer than two places" in with_reference(found, tmp_path / "map.tif", few).remarks[-2]
     wrong = reference._replace(names=("fen", "sea", "bog"))
     with pytest.raises(DataError, match="the classes sea"):
         refuse_unknown(wrong, found.names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitrail.cli.output import print_json, say, table
-from vitrail.core.errors import SettingError, UsageError
+from vitrail.core.errors import DataError, SettingError, UsageError
 from vitrail.core.text import command
 from vitrail.data.rasters.sources import common, files_of, joined
 from vitrail.infer.predict_options import AnswerOptions
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitrail.infer.inputs import Source
     from vitrail.infer.predictor import Predictor
     from vitrail.infer.rasters.make_map import Raster
+    from vitrail.infer.rasters.map_reference import Reference
     from vitrail.infer.rasters.map_table import MapTable
 
 LARGER = 2.0
@@ -42,15 +43,10 @@ def predict_map(
     raster = _raster(predictor, images)
     paths = MapPaths.of(Path(out))
     _refuse_inputs(images, paths)
+    reference = None if options.reference is None else _reference(options.reference, raster, predictor)
+    asked = MapOptions(options.threshold, options.each_class, reference)
     with _progress() as step:
-        found = make_map(
-            predictor,
-            raster,
-            Path(out),
-            MapOptions(options.threshold, options.each_class),
-            step=step,
-            say=say,
-        )
+        found = make_map(predictor, raster, Path(out), asked, step=step, say=say)
     if json:
         print_json({"map": out, "no_data": found.empty, "classes": found.rows()})
     else:
@@ -114,6 +110,24 @@ def _raster(predictor: Predictor, images: Sequence[str]) -> Raster:
             f"map. Make one map each: {commands}"
         )
     return Raster(open_stack(root, whole), images[0] if len(images) == 1 else " + ".join(images))
+
+
+def _reference(named: str, raster: Raster, predictor: Predictor) -> Reference:
+    """Return the reference places of a file, or of a column of it (points.gpkg:class), on the grid of the raster."""
+    from vitrail.data.options import LayoutOptions
+    from vitrail.data.rasters.labels import read_labels
+    from vitrail.infer.rasters.make_map import classes_of
+    from vitrail.infer.rasters.map_reference import Reference, refuse_unknown
+
+    file, column = (named, "") if Path(named).exists() else named.rpartition(":")[::2]
+    if not Path(file or named).is_file():
+        raise DataError(f"{file or named} does not exist. Name a file of reference places.")
+    found = read_labels(Path(file), column, raster.stack.grid, LayoutOptions())
+    for line in found.notes:
+        say(line)
+    reference = Reference(Path(file).name, found.classes, found.names)
+    refuse_unknown(reference, classes_of(predictor).names)
+    return reference
 
 
 def _is_whole(first: Stack, predictor: Predictor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -29,6 +29,7 @@ from vitrail.infer.rasters.map_files import (
     refuse_full_disk,
 )
 from vitrail.infer.rasters.map_preview import write_preview
+from vitrail.infer.rasters.map_reference import Reference, with_reference
 from vitrail.infer.rasters.map_table import MapTable, table_of, write_rows
 from vitrail.infer.rasters.segment_tiles import BlendedWindows, ExactTiles, margin_of
 from vitrail.infer.rasters.tiles import TileAnswer, TileNetwork, inner, number_of_tiles, tiles_of
@@ -41,7 +42,6 @@ GREY = (128, 128, 128)
 
 Step = Callable[[int, int], None]
 Say = Callable[[str], None]
-Rows = Callable[[Path, MapTable], Sequence[dict[str, object]]]
 
 
 class Raster(NamedTuple):
@@ -53,10 +53,11 @@ class Raster(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MapOptions:
-    """Options of a map: the smallest probability that is mapped, and whether every class gets a band."""
+    """Options of a map: the smallest mapped probability, whether every class gets a band, and reference places."""
 
     threshold: float | None = None
     each_class: bool = False
+    reference: Reference | None = None
 
 
 def makes_maps(predictor: Predictor) -> bool:
@@ -75,11 +76,10 @@ def make_map(
     *,
     step: Step = lambda done, total: None,
     say: Say = lambda line: None,
-    rows: Rows = lambda made, table: table.rows(),
 ) -> MapTable:
     """Write the map of a raster and the files beside it (`MapPaths`), and return its table.
 
-    `step` is called after each tile; `rows` makes the rows of the table of areas from the finished map.
+    `step` is called after each tile.
 
     Raises:
         DataError: a band is missing or has another unit, or the raster is broken at some place.
@@ -105,10 +105,10 @@ def make_map(
             made = drafts.finish(paths)
         finally:
             drafts.close()
-        table = table_of(classes.names, drafts.counts, grid)
         whole = next(draft for draft, place in made.items() if place == paths.classes)
+        table = with_reference(table_of(classes.names, drafts.counts, grid), whole, options.reference)
         write_preview(whole, folder / "preview.png", classes)
-        write_rows(folder / "areas.csv", rows(whole, table))
+        write_rows(folder / "areas.csv", table.rows())
         put_in_place({folder / "preview.png": paths.preview, folder / "areas.csv": paths.areas, **made})
     return table
 

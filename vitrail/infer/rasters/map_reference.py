@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data.labels import shorten
 from vitrail.data.rasters.stack import rasterio
-from vitrail.infer.rasters.map_table import MapTable
+from vitrail.infer.rasters.map_table import BIASED, MapTable
 from vitrail.metrics.area_estimate import Estimate, estimate_areas
 
 
@@ -50,20 +51,33 @@ def confusion(made: Path, reference: Reference, names: Sequence[str]) -> NDArray
     return found.reshape(many + 1, many + 1)[1:, 1:]
 
 
-def estimated_rows(made: Path, table: MapTable, reference: Reference) -> list[dict[str, Any]]:
-    """Return the rows of a table with estimated areas, their 95 % intervals, and the accuracies of each class.
+def with_reference(table: MapTable, made: Path, reference: Reference | None) -> MapTable:
+    """Return the table with estimated areas, their 95 % intervals and the accuracies of each class, or with a remark.
 
-    Raises:
-        DataError: a mapped class has fewer than two reference places.
+    Without reference places the remark says that pixels are no areas; with too few of them it says which are missing.
     """
-    found = estimate_areas(table.names, confusion(made, reference, table.names), table.mapped)
+    if reference is None:
+        return replace(table, remarks=(*table.remarks, BIASED))
+    try:
+        found = estimate_areas(table.names, confusion(made, reference, table.names), table.mapped)
+    except DataError as error:  # the map is made, and stays
+        return replace(table, remarks=(*table.remarks, str(error), BIASED))
     unit = "pixels" if table.hectares is None else "hectares"
-    rows = table.rows()
-    for row, one in zip(rows, found.classes, strict=True):
-        row[f"estimated_{unit}"] = _number(one.area.value)
-        row[f"low_{unit}"], row[f"high_{unit}"] = _number(one.area.low), _number(one.area.high)
-        row["users_accuracy"], row["producers_accuracy"] = _share(one.users), _share(one.producers)
-    return rows
+    columns = [
+        {
+            f"estimated_{unit}": _number(one.area.value),
+            f"low_{unit}": _number(one.area.low),
+            f"high_{unit}": _number(one.area.high),
+            "users_accuracy": _share(one.users),
+            "producers_accuracy": _share(one.producers),
+        }
+        for one in found.classes
+    ]
+    remark = (
+        f"Estimated from the reference places of {reference.called} with 95 % intervals, if they were drawn at random "
+        "within each mapped class."
+    )
+    return replace(table, remarks=(*table.remarks, remark), estimated=tuple(columns))
 
 
 def _number(value: float) -> float | None:

@@ -22,13 +22,14 @@ BIASED = (
 
 @dataclass(frozen=True, slots=True)
 class MapTable:
-    """Pixels of each class, their hectares (None without a place on the Earth), and remarks."""
+    """Pixels of each class, their hectares (None without a place on the Earth), remarks, and estimated columns."""
 
     names: tuple[str, ...]
     pixels: tuple[int, ...]
     hectares: tuple[float, ...] | None
     empty: int
     remarks: tuple[str, ...] = ()
+    estimated: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def mapped(self) -> tuple[float, ...]:
@@ -43,7 +44,7 @@ class MapTable:
             row: dict[str, Any] = {"class": name, "pixels": pixels, "share": round(pixels / total, 6)}
             if self.hectares is not None:
                 row["hectares"] = float(f"{self.hectares[i]:.9g}")
-            rows.append(row)
+            rows.append({**row, **(self.estimated[i] if self.estimated else {})})
         return rows
 
 
