@@ -25,7 +25,8 @@ class AnswerOptions:
     sets
         also return every label that cannot be ruled out; the number is the share of such sets without the right label
     each_class
-        the share of --sets holds for each class alone, where the model had enough validation images
+        the share of --sets holds for each class alone, where the model had enough validation images; with a map, a
+        band of probabilities for each class
     tiles
         predict large images in square tiles with this side in pixels, about the size of the training images
     coco
