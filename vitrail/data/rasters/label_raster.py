@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data.labels import label, natural, shorten
 from vitrail.data.rasters.grid import Grid
-from vitrail.data.rasters.label_shapes import beside, place_of
+from vitrail.data.rasters.label_shapes import beside
 from vitrail.data.rasters.labels import MOST, Colour, LabelMap, blank, strips
 from vitrail.data.rasters.stack import dataset_of, grid_of, rasterio
-from vitrail.data.rasters.warped import warped
+from vitrail.data.rasters.warped import corners_beside, warped
 
 _LISTS = frozenset(("class_names", "classnames", "classes", "names", "categories"))
 _ONE = re.compile(r"(?:class|name|value|category)?[_ ]?(\d+)(?:_name)?", re.IGNORECASE)
@@ -43,7 +43,8 @@ def of_raster(path: Path, grid: Grid) -> LabelMap:
     own = grid_of(dataset)
     read, notes = dataset, []
     if own.located and grid.located and own != grid:
-        _refuse_beside(path, dataset, grid)
+        if (corners := corners_beside(dataset, grid)) is not None:
+            raise beside(path.name, grid, corners)
         read = warped(dataset, grid, "nearest", (dataset.nodata, dataset.nodata or 0))
         notes.append(f"{path.name} lies on another grid and is resampled to that of the raster (nearest).")
     elif (own.height, own.width) != (grid.height, grid.width):
@@ -108,15 +109,6 @@ def _read(path: Path, read: Any, grid: Grid, top: int, bottom: int) -> NDArray[n
             f"{path.name} holds fractions, so its values are no classes. Give a raster of whole numbers."
         )
     return whole
-
-
-def _refuse_beside(path: Path, dataset: Any, grid: Grid) -> None:
-    left, bottom, right, top = import_module("rasterio.warp").transform_bounds(
-        dataset.crs, grid.crs, *dataset.bounds
-    )
-    xs, ys = zip(place_of(grid, 0, 0), place_of(grid, grid.width, grid.height), strict=True)
-    if right <= min(xs) or left >= max(xs) or top <= min(ys) or bottom >= max(ys):
-        raise beside(path.name, grid, [(left, bottom), (right, top)])
 
 
 def _meaning(path: Path, dataset: Any) -> _Meaning:

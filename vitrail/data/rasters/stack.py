@@ -26,7 +26,7 @@ from vitrail.data.rasters.bands import Band, places
 from vitrail.data.rasters.grid import IDENTITY, Grid, Window
 from vitrail.data.rasters.sentinel2 import NO_DATA, is_no_ground, product_of
 from vitrail.data.rasters.sources import JOIN
-from vitrail.data.rasters.warped import warped
+from vitrail.data.rasters.warped import corners_beside, warped
 
 _BLOCKS = 64  # MB of decoded blocks that GDAL keeps for all files
 
@@ -202,7 +202,10 @@ def _on_grid(path: Path, dataset: Any, own: Grid, grid: Grid) -> _File:
         )
     nodata = NO_DATA if dataset.nodata is None and product_of(path) is not None else dataset.nodata
     view = warped(dataset, grid, "bilinear", (nodata, np.nan), "float32")
-    _refuse_apart(path, dataset, grid)
+    if corners_beside(dataset, grid) is not None:
+        raise DataError(
+            f"{path.name} lies beside the other files: they share no place. Give files of one area."
+        )
     note = f"{path.name} is resampled (bilinear) from {_pixels(own)} to {_pixels(grid)}."
     return _of_product(path, _File(path.name, view, bands, scales, offsets, (note,)), grid)
 
@@ -238,19 +241,6 @@ def _no_ground(
         file = _File(path.name, dataset, (Band("clouds"),), nothing, nothing)
         masks[path] = is_no_ground(_values(file, window, [0])[0], path)
     return masks[path]
-
-
-def _refuse_apart(path: Path, dataset: Any, grid: Grid) -> None:
-    """Raise DataError for a file that lies beside the grid."""
-    left, bottom, right, top = import_module("rasterio.warp").transform_bounds(
-        dataset.crs, grid.crs, *dataset.bounds
-    )
-    a, _, c, _, e, f = grid.transform
-    xs, ys = sorted((c, c + a * grid.width)), sorted((f, f + e * grid.height))
-    if right <= xs[0] or left >= xs[1] or top <= ys[0] or bottom >= ys[1]:
-        raise DataError(
-            f"{path.name} lies beside the other files: they share no place. Give files of one area."
-        )
 
 
 def _pixels(grid: Grid) -> str:
