@@ -19,7 +19,7 @@ class Preprocessing:
 
     `mean` and `std` are relative to 255; `fit` resizes to size / `crop_fraction` by `squash` (both sides), `crop` (the
     short side) or `pad` (the long side), and then takes the centre; `interpolation` is the source's name of its filter.
-    `apart` are sentences on what the source does in another way.
+    `apart` are sentences on what the source does in another way, `bands` the names of its bands, () for colours.
     """
 
     mean: tuple[float, ...]
@@ -29,6 +29,7 @@ class Preprocessing:
     crop_fraction: float | None = None
     interpolation: str | None = None
     apart: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def of_own(stated: Mapping[str, Any]) -> Preprocessing:
         stated["fit"],
         stated.get("crop_fraction"),
         stated.get("interpolation", "bicubic"),
+        bands=tuple(str(name) for name, *_ in stated.get("bands", ())),
     )
 
 
