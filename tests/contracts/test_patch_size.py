@@ -124,5 +124,5 @@ def test_who_cannot_says_so():
         if name not in CAN:
             with pytest.raises(SettingError, match="cannot be resized"):
                 with_patch(encoder, encoder.image_size, 14)
-    with pytest.raises(SettingError, match="do not tile"):
+    with pytest.raises(SettingError, match=r"do not tile 21 x 35 pixels\. Use 24 x 32, the nearest size"):
         with_patch(encoder_of("vit"), (21, 35), 8)

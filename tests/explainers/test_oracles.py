@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import captum.attr
 import pytest
 import torch
@@ -9,7 +11,8 @@ from questions import ask, classifier, pictures
 from torch import nn
 
 from vitrail.core.errors import SettingError
-from vitrail.explainers.gradcam import GradCam
+from vitrail.explainers.explanation_page import every
+from vitrail.explainers.gradcam import GradCam, NoMapError
 from vitrail.explainers.masked_images import on_pixels
 from vitrail.explainers.occlusion import Occlusion, OcclusionSettings, cell_grid, mean_colour
 from vitrail.models.swin import SwinConfig
@@ -74,6 +77,17 @@ def test_gradcam_says_when_a_head_reads_no_map():
     subject = ask("vit_digits")
     with pytest.raises(SettingError, match="relevance"):
         GradCam()(subject, pictures(subject))
+
+
+def test_a_method_that_finds_nothing_is_left_out_with_a_line():
+    def explain(method: str, of: str | None) -> str:
+        if method == "gradcam":
+            raise NoMapError("Grad-CAM finds nothing.")
+        return method
+
+    network = ask("vit_digits", pool="mean").network
+    found, refused = every(SimpleNamespace(predictor=SimpleNamespace(network=network), explain=explain))
+    assert (found, refused) == (["rollout", "relevance", "occlusion"], ["Grad-CAM finds nothing."])
 
 
 def test_occlusion_needs_no_torch_inside():

@@ -17,6 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from scenes import boxed
 from transformers import (
+    DetrConfig,
+    DetrForObjectDetection,
+    DetrImageProcessor,
+    ResNetConfig,
     RfDetrConfig,
     RfDetrForInstanceSegmentation,
     RfDetrForObjectDetection,
@@ -82,7 +86,7 @@ def answers(vitrail: Any, *words: object) -> Any:
 def test_a_repository_answers_as_under_transformers(vitrail, hub, theirs, data):
     path = data / "images" / "0.png"
     found, said = answers(vitrail, "them/net", path)
-    assert "the outputs 0, 3 stand for no class, and are called unused" in said
+    assert "the outputs 0, 3 stand for no class, and are called unused 0, unused 3" in said
     assert not {box["class"] for box in found} & {"unused 0", "unused 3"}
     image = Image.open(path).convert("RGB")
     processor, network = (
@@ -150,6 +154,31 @@ def test_masks_of_objects_answer_too(vitrail, hub, theirs, data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["objects"]
     assert find_weights("them/seg").task == "instances"
+
+
+def test_detr_answers_by_the_name_of_its_repository(vitrail, hub, data, tmp_path):
+    """The backbone is transformers' own ResNet, so that nothing else is needed."""
+    torch.manual_seed(0)
+    folder, repo = tmp_path / "detr", "facebook/detr-resnet-50"
+    backbone = ResNetConfig(
+        hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1], layer_type="bottleneck", out_features=["stage4"]
+    )
+    sizes = dict.fromkeys(("encoder_layers", "decoder_layers"), 1)
+    sizes |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "d_model"), 64)
+    config = DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone_config=backbone, num_queries=5, id2label=NAMES,
+        **sizes,
+    )  # fmt: skip
+    DetrForObjectDetection(config).save_pretrained(folder)
+    DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    for path in folder.iterdir():
+        hub.files[f"{repo}/resolve/main/{path.name}"] = path.read_bytes()
+    found, _ = answers(vitrail, repo, data / "images" / "0.png")
+    assert found[0]["class"] in ("disc", "square", "ring", "unused 0", "unused 3")
+    assert answers(vitrail, "detr_r50", data / "images" / "0.png")[0] == found
+    listed = json.loads(vitrail("weights", "detr*", "--json").stdout)
+    assert {row["name"]: row["where"] for row in listed}["detr_r50.coco"] == "here"
+    assert {row["model"] for row in listed} <= set(catalog.presets("detr*"))
 
 
 def test_whole_detectors_are_converted_both_ways(vitrail, theirs, tmp_path):

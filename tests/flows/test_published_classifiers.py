@@ -113,7 +113,7 @@ def test_names_are_known_and_typing_errors_hinted(vitrail, theirs, photographs, 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     image = photographs / "tench" / "3.png"
     for word, said in {
-        "tf_efficientnet_lit0": "Did you mean the network 'tf_efficientnet_lite0",
+        "tf_efficientnet_lit0": "Did you mean 'tf_efficientnet_lite0.in1k'?",
         "efficientnet_lite0.ra_in1k": "HF_HUB_OFFLINE forbids the network. Ways out: (1)",
         "vit_digits": "No weights with a classifier are published for vit_digits.",
         "dinov2_s14": "No weights with a classifier are published for dinov2_s14.",

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import DetrConfig as TheirConfig
 from transformers import DetrForObjectDetection, DetrForSegmentation, ResNetConfig
 
-from vitrail.core.errors import SettingError
+from vitrail.core.errors import SettingError, WeightsError
 from vitrail.data.truth import Truth
 from vitrail.layers.detr_transformer import places
 from vitrail.layers.log_odds import log_odds
@@ -177,6 +177,24 @@ def test_files_of_transformers_answer_alike_and_come_back(shaken, tmp_path, kind
     assert all(torch.equal(first[name], again[name]) for name in shared)
     reread = from_path(tmp_path / "back.safetensors", network={"image": [96, 128]})
     assert all(torch.equal(reread.encoder[name], tensor) for name, tensor in found.encoder.items())
+
+
+@pytest.mark.parametrize("name", ["model.query_position_embeddings.weight", "class_labels_classifier.weight"])
+def test_a_tensor_that_is_missing_is_named(tmp_path, name):
+    folder = tmp_path / "theirs"
+    DetrForObjectDetection(stated()).save_pretrained(folder)
+    state = load_file(folder / "model.safetensors")
+    save_file({key: tensor for key, tensor in state.items() if key != name}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=rf"lacks {name}"):
+        from_path(folder)
+
+
+def test_a_config_of_another_network_is_refused(tmp_path):
+    DetrForObjectDetection(stated()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "eomt"}))
+    with pytest.raises(WeightsError, match="says model_type 'eomt', and the tensors are those of 'detr'"):
+        from_path(tmp_path)
 
 
 def test_a_file_of_the_authors_opens_by_itself(tmp_path):

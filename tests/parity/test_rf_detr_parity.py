@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import RfDetrConfig as TheirConfig
 from transformers import RfDetrForInstanceSegmentation, RfDetrForObjectDetection
 
@@ -175,6 +175,22 @@ def test_what_is_missing_or_left_over_is_named(folder):
         torch.save(changed, place / "changed.pth")
         with pytest.raises(WeightsError, match=words):
             from_path(place / "changed.pth", network={"heads": 3})
+
+
+def test_a_branch_of_masks_with_holes_is_one_of_masks(folder):
+    _, place = folder(SEG, stated())
+    path = place / "model.safetensors"
+    gone = ("segmentation_head.bias", "segmentation_head.blocks.0.dwconv.bias")
+    save_file({key: tensor for key, tensor in load_file(path).items() if key not in gone}, path)
+    with pytest.raises(WeightsError, match=rf"network: {gone[0]} missing; {gone[1]} missing\. "):
+        from_path(place)
+
+
+def test_without_its_config_the_reason_is_said(folder):
+    _, place = folder(BOXES, stated())
+    (place / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"There is no config\.json beside them"):
+        from_path(place, network={"heads": 3})
 
 
 def test_a_part_that_is_missing_is_never_made_up(folder):

@@ -65,7 +65,7 @@ def test_the_head_is_that_of_the_weights_and_the_unused_output_never_answers(tmp
     network = detector()
     path = published(tmp_path, network)
     made = published_model(str(path))
-    assert any("the outputs 2 stand for no class" in note for note in made.notes)
+    assert any("the output 2 stands for no class, and is called unused 2" in note for note in made.notes)
     predictor = load(made.path)
     assert predictor.labels == ("disc", "square", "unused 2")
     inputs = {"images": torch.rand(2, network.encoder.config.channels, *network.encoder.image_size)}
@@ -141,3 +141,4 @@ def test_names_of_91_numbers_are_those_of_coco():
     assert object_names((), 80).unused == ()
     assert object_names(("a", "a", ""), 3).names == ("a (class 0)", "a (class 1)", "unused 2")
     assert object_names((), 5).assumed == "it does not name its classes"
+    assert object_names(("a",), 5).assumed == "it names 1 class for 5 outputs, which are numbered"

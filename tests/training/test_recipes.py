@@ -52,6 +52,7 @@ def test_every_recipe_can_be_read(name):
         ("t2t_vit_7", "t2t"),
         ("mixer_s16", "mixer"),
         ("dinov2_s14", "dinov2"),
+        ("detr_r50", "detr"),
         ("supervit_s", "supervit"),
         ("vvt_t", "vvt"),
         ("ghostnet_050", "cnn_scratch"),

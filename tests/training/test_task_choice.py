@@ -15,12 +15,14 @@ from vitrail.core.config import read, to_yaml
 from vitrail.core.errors import DataError, SettingError, UnknownNameError, UsageError
 from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
+from vitrail.data.truth import Truth
 from vitrail.models.factory import create_encoder
 from vitrail.runs.recipe import compose, recipes, regularization_of, task_part
 from vitrail.runs.reproduce import train_command
 from vitrail.runs.task_settings import _defaults, default_settings, settings_class
 from vitrail.runs.train_options import TrainOptions, task_settings
 from vitrail.tasks.base import Task
+from vitrail.training.initialization import build_from_recipe
 from vitrail.training.resolve_recipe import plan
 from vitrail.training.validate_options import validate
 
@@ -300,3 +302,21 @@ def test_the_tasks_with_a_draft_are_those_with_a_probe():
         name for name in catalog.DEFAULT_TASKS.values() if catalog.load("task", name).probe is not Task.probe
     }
     assert probed == catalog.DRAFTS
+
+
+@pytest.mark.parametrize("start", [{"model": "eomt_s"}, {"weights": "eomt_l.coco_instance_640"}])
+@pytest.mark.parametrize("task", ["instances", "panoptic"])
+def test_a_head_that_only_answers_is_refused_before_the_data_are_read(start, task):
+    with pytest.raises(UsageError, match=f"head of EoMT for {task} answers, but is not trained here"):
+        validate(TrainOptions(**start, task=task))
+    validate(TrainOptions(**start, task="segment"))
+
+
+def test_a_head_that_only_answers_is_refused_where_the_data_chose_the_task():
+    given = {
+        "data": {"source": "cells"},
+        "model": {"name": "eomt_s", "imgsz": (64, 64)},
+        "task": {"name": "instances"},
+    }
+    with pytest.raises(SettingError, match="head of EoMT for instances answers, but is not trained here"):
+        build_from_recipe(compose("eomt", given), Truth("instances", ("disc", "ring")))

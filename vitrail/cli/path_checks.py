@@ -23,7 +23,7 @@ def model_there(model: str) -> bool:
         return False
     hint = _near(path)
     if not hint and (near := nearest_name(model)):
-        hint = f" Did you mean the network {near!r}?"
+        hint = f" Did you mean {near!r}?" if "." in near else f" Did you mean the network {near!r}?"
     raise RunError(f"{model} does not exist.{hint} Name a run folder, a model file or published weights.")
 
 

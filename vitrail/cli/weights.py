@@ -75,7 +75,7 @@ def weights(
 
 
 def _rows(pattern: str) -> list[dict[str, Any]]:
-    from vitrail.core.errors import UnknownNameError
+    from vitrail.core.errors import WeightsError, nearest
     from vitrail.weights.checkpoints import listed
     from vitrail.weights.local_registry import known
 
@@ -86,7 +86,9 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
     ]
     published = [_published(row) for row in listed() if fnmatchcase(row.name, pattern) or _of(row, pattern)]
     if not added and not published:
-        raise UnknownNameError("weights", pattern, [row.name for row in listed()], "See all: vitrail weights")
+        near = nearest(pattern, [row.name for row in listed()])
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise WeightsError(f"There are no weights called {pattern!r}.{hint} See all: vitrail weights")
     return added + published
 
 

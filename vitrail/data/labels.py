@@ -127,6 +127,11 @@ def shorten(names: Iterable[str], most: int = 3) -> str:
     return ", ".join(every[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def is_no_class(name: str) -> bool:
+    """Return whether an output with this name stands for no class: "N/A" in COCO's list, or "unused 12"."""
+    return bool(re.fullmatch(r"\s*|n/?a|__background__|unused \d+", name, re.IGNORECASE))
+
+
 def count(number: int, noun: str, many: str = "") -> str:
     """Return a number with its noun: "1 image", "1,797 images"."""
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"

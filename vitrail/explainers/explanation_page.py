@@ -88,7 +88,7 @@ def _heading(one: Explanation) -> str:
 
 
 def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation], list[str]]:
-    """Return the explanations of all methods that fit, and errors of those that cannot explain this prediction."""
+    """Return the explanations of all methods that fit, and why others are left out: memory, or nothing found."""
     found, refused = [], []
     for method in compatible_methods(look.predictor.network):
         try:

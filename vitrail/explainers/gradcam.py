@@ -12,7 +12,7 @@ from vitrail.runs.network import Network
 
 
 class NoMapError(SettingError):
-    """The explained score does not depend on the map that Grad-CAM looks at."""
+    """The explained score does not depend on the map that Grad-CAM looks at; other methods may find something."""
 
 
 class GradCam:

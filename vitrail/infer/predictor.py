@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitrail import __version__
 from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
 from vitrail.core.text import command
 from vitrail.data.batch import Batch, Geometry
@@ -198,9 +199,15 @@ class Predictor:
             raise RunError(
                 f"{self.path} does not predict what it predicted after training: on its proof image a probability "
                 f"differs by {apart:.2g} (allowed: {self._tolerance}). The file is damaged, or this version of torch "
-                "computes differently. Copy it again, or use the versions in its report."
+                f"computes differently{self._older()}. Copy it again, or use the versions in its report."
             )
         return apart
+
+    def _older(self) -> str:
+        made = self.header.vitrail
+        return (
+            "" if made == __version__ else f", or vitrail {made}, which made it, did (this is {__version__})"
+        )
 
     @property
     def _tolerance(self) -> float:

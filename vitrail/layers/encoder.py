@@ -117,6 +117,11 @@ class Encoder(nn.Module):
         """
         return None
 
+    @staticmethod
+    def why_not_trained(task: str) -> str:
+        """Return why its head for a task, by the task's name, only answers and is not trained here, or ""."""
+        return ""
+
     def folded(self) -> Encoder:
         """Return an equal network without branches that only training needs, or itself if it has none."""
         return self

@@ -35,7 +35,6 @@ class Head(nn.Module):
     words: str = "the tokens"  # what it reads, in words for users
     apart: bool = False  # whether it has a separate classifier for a teacher
     pools: bool = False  # whether it first pools each image to one vector
-    untrained: str = ""  # why it answers but is not trained here, in words for users
     __call__: Callable[..., Output]
 
     @property

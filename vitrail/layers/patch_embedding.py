@@ -170,9 +170,13 @@ def check_tiles(size: tuple[int, int], side: int, step: int) -> None:
     """Raise a SettingError for an image size that patches of `side` pixels, one every `step`, do not tile."""
     if all(pixels >= side and (pixels - side) % step == 0 for pixels in size):
         return
+    wrong = " x ".join(map(str, size))
     if step == side:
-        raise SettingError(f"Patches of {side} pixels do not tile {size} pixels. Change one of them.")
+        near = " x ".join(str(side * max(1, (pixels + side // 2) // side)) for pixels in size)
+        raise SettingError(
+            f"Patches of {side} pixels do not tile {wrong} pixels. Use {near}, the nearest size, or other patches."
+        )
     near = " x ".join(str(side + step * max(0, (pixels - side) // step)) for pixels in size)
     raise SettingError(
-        f"Patches of {side} pixels, one every {step}, do not tile {size} pixels. Use {near} or another stride."
+        f"Patches of {side} pixels, one every {step}, do not tile {wrong} pixels. Use {near} or another stride."
     )

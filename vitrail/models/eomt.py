@@ -113,6 +113,16 @@ class EoMT(DinoV2):
         """Return the head of the paper for `segment`, `instances` and `panoptic`."""
         return MaskHead(self.config, task, classes) if task in (AREAS, *OBJECTS) else None
 
+    @staticmethod
+    def why_not_trained(task: str) -> str:
+        """Return why heads for objects are not trained here."""
+        if task not in OBJECTS:
+            return ""
+        return (
+            f"The head of EoMT for {task} answers, but is not trained here: its authors train it with attention within "
+            "masks. Train --task segment with it, or objects with another network, such as --model dinov2_s14."
+        )
+
 
 class QueryColumn(Column):
     """A column in which learned queries (1, q, d) join the prefix, as its last tokens, after the block `after`."""
@@ -184,20 +194,10 @@ class MaskHead(Head):
         """Whether what is explained is the class of a query, which no patch of the last map changes."""
         return self.task != AREAS
 
-    @property
-    def untrained(self) -> str:  # type: ignore[override]
-        """Why it is not trained here; "" for areas."""
-        if self.task == AREAS:
-            return ""
-        return (
-            f"The head of EoMT for {self.task} answers, but is not trained here: its authors train it with attention "
-            "within masks. Train --task segment with it, or objects with another network, such as --model dinov2_s14."
-        )
-
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Return the outputs of the task. SettingError for objects in training."""
-        if self.training and self.untrained:
-            raise SettingError(self.untrained)
+        if self.training and (reason := EoMT.why_not_trained(self.task)):
+            raise SettingError(reason)
         scores, masks = self.found(features)
         if self.task == AREAS:
             size = inputs["images"].shape[-2:] if "images" in inputs else masks.shape[-2:]

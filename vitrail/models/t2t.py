@@ -64,7 +64,8 @@ class T2TConfig(Sized):
         """Raise a SettingError for an image that the splits do not tile."""
         if any(side % STRIDE or side <= 0 for side in self.size):
             raise SettingError(
-                f"Splits of {STRIDE} pixels do not tile {self.size} pixels. Change the image size."
+                f"Splits of {STRIDE} pixels do not tile {' x '.join(map(str, self.size))} pixels. "
+                "Change the image size."
             )
 
 

@@ -95,16 +95,16 @@ def is_known_name(model: str) -> bool:
 
 
 def nearest_name(model: str) -> str | None:
-    """Return the name of a network or of added weights that is most similar to a word, or None."""
+    """Return the name of a network, of a detector or of added weights that is most similar to a word, or None."""
     if not _may_be_name(model):
         return nearest(model, presets())
     import timm
 
+    from vitrail.weights.detectors import DETECTORS
     from vitrail.weights.local_registry import known
 
-    return nearest(
-        model, [*presets(), *timm.list_models(pretrained=True), *(entry.name for entry in known())]
-    )
+    weights = [*(row.name for row in DETECTORS), *(entry.name for entry in known())]
+    return nearest(model, [*presets(), *timm.list_models(pretrained=True), *weights])
 
 
 def _may_be_name(model: str) -> bool:

@@ -40,7 +40,7 @@ from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.resolve import Located, locate_classifier
 
-MADE = 1
+MADE = 2
 """Version of the files made here; another one makes them again."""
 
 NOTES = "vitrail_notes"

@@ -124,4 +124,7 @@ def _notes(found: Pretrained, named: ObjectNames) -> Iterator[str]:
         yield f"the weights {found.name}: {named.assumed}"
     if named.unused:
         numbers = shorten([str(number) for number in named.unused])
-        yield f"the weights {found.name}: the outputs {numbers} stand for no class, and are called unused"
+        names = shorten([f"unused {number}" for number in named.unused])
+        one, several = f"output {numbers} stands", f"outputs {numbers} stand"
+        which, are = (one, "is") if len(named.unused) == 1 else (several, "are")
+        yield f"the weights {found.name}: the {which} for no class, and {are} called {names}"

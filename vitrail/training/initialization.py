@@ -49,14 +49,15 @@ def build_from_recipe(recipe: Recipe, truth: Truth) -> InitialState:
 
     Raises:
         WeightsError: the weights are not available or do not fit. Training from scratch is never a silent replacement.
+        SettingError: the head of the network for this task only answers, or the network does not fit into memory.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
     opened = _opened(recipe.model)
+    if reason := opened.encoder.why_not_trained(task.name):
+        raise SettingError(reason)
     preprocess = task.steps(opened.preprocess)
     _set_teacher(task, preprocess)
     network = build_network(opened.encoder, task)
-    if network.head.untrained:
-        raise SettingError(network.head.untrained)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
     return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from vitrail.core.catalog import KINDS
+from vitrail.core.catalog import KINDS, family_of, load
 from vitrail.core.config import Settings, fault
 from vitrail.core.errors import SettingError, UnknownNameError, UsageError
-from vitrail.models.factory import config_of
+from vitrail.models.factory import config_of, our_name
 from vitrail.runs.device import device_for
 from vitrail.runs.recipe import (
     DataSettings,
@@ -23,7 +23,9 @@ from vitrail.runs.recipe import (
 )
 from vitrail.runs.task_wrapping import unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings, seconds, task_settings
-from vitrail.training.task_choice import refuse_task
+from vitrail.training.network_choice import named_network
+from vitrail.training.task_choice import named_task, refuse_task
+from vitrail.weights.detectors import detector
 
 
 def validate(options: TrainOptions) -> None:
@@ -42,6 +44,7 @@ def validate(options: TrainOptions) -> None:
         refuse_task(options)
         if options.recipe is not None:
             _refuse_recipe(options.recipe)
+        _refuse_untrained(options)
         if options.tune is not None:
             refuse_idle(options.tune, options)
             if options.weights is not None:
@@ -50,6 +53,15 @@ def validate(options: TrainOptions) -> None:
         raise
     except SettingError as error:
         raise UsageError(str(error)) from error
+
+
+def _refuse_untrained(options: TrainOptions) -> None:
+    """Raise a UsageError for a network and a task, both named, that are not trained together."""
+    row = detector(options.weights) if options.weights else None
+    name, task = named_network(options).name or (row.model if row else None), named_task(options)
+    family = family_of(our_name(name)[0]) if name else None
+    if family and task and (reason := load("architecture", family).why_not_trained(task)):
+        raise UsageError(reason)
 
 
 def refuse_apart(tune: str, weights: str) -> None:

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vitrail.core.errors import WeightsError
-from vitrail.data.labels import label
+from vitrail.data.labels import count as amount
+from vitrail.data.labels import is_no_class, label
 
 SAME = 0.9
 """Smallest share of stated names that begin as ImageNet's in the same place, for names of ImageNet."""
@@ -56,11 +57,14 @@ def object_names(stated: Sequence[str], count: int) -> ObjectNames:
     """
     known = tuple(stated) if len(stated) == count else ()
     coco = () if known else _coco(count)
-    assumed = "" if known else f"the names of COCO are used for its {count} classes" if coco else NAMELESS
+    others = f"it names {amount(len(stated), 'class', 'classes')} for {amount(count, 'output')}, which are numbered"
+    unnamed = (
+        f"the names of COCO are used for its {count} classes" if coco else others if stated else NAMELESS
+    )
     named = known or coco or [f"class {number}" for number in range(count)]
-    unused = tuple(number for number, name in enumerate(named) if _is_no_class(name))
+    unused = tuple(number for number, name in enumerate(named) if is_no_class(name))
     names = _unique([f"unused {number}" if number in unused else name for number, name in enumerate(named)])
-    return ObjectNames(names, unused, assumed)
+    return ObjectNames(names, unused, "" if known else unnamed)
 
 
 FIRST_THINGS: Mapping[int, int] = MappingProxyType({133: 80, 201: 91, 250: 91})
@@ -73,10 +77,6 @@ def things_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names[: FIRST_THINGS.get(len(names), 0)])
 
 
-def _is_no_class(name: str) -> bool:
-    return bool(re.fullmatch(r"\s*|n/?a|__background__|unused \d+", name, re.IGNORECASE))
-
-
 def _coco(count: int) -> tuple[str, ...]:
     """Return the names of COCO's 91 numbers, or of its 80 classes alone; () for another count."""
     if count not in (80, 91):
@@ -84,7 +84,7 @@ def _coco(count: int) -> tuple[str, ...]:
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    return tuple(name for name in names if count == len(names) or not _is_no_class(name))
+    return tuple(name for name in names if count == len(names) or not is_no_class(name))
 
 
 def _imagenet(count: int) -> ClassNames | None:

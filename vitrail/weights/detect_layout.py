@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from vitrail.core import catalog
-from vitrail.core.errors import WeightsError
+from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
 from vitrail.weights import detr_files, hub_folder, infer_config, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
-from vitrail.weights.layouts import Layout, layout_of
+from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
 from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, head_shapes, shapes
 from vitrail.weights.read_timm import through_timms, timm_network
 from vitrail.weights.rules import Loaded
@@ -47,10 +46,13 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     wanted = config_of(model) if model and model not in catalog.ARCHITECTURES else None
     asked = Asked(opened, model, wanted, of_user(network), folder, written)
     hub = hub_folder.whole(opened.config)
-    if way := hub_folder.THROUGH.get(hub.get("model_type", "")):
-        found = through_timms(asked, way, hub)
-    else:
-        found = _of_layout(asked)
+    way = hub_folder.THROUGH.get(hub.get("model_type", ""))
+    try:
+        found = through_timms(asked, way, hub) if way else _of_layout(asked)
+    except SettingError as error:  # settings that no network can have
+        if network:  # stated by the user, not by the file alone
+            raise
+        raise WeightsError(f"{opened.path}: {error}") from error
     if asked.wanted is None and model and found.config.family != model:
         raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
     known = found.labels or labels_of(opened.config)
@@ -76,6 +78,7 @@ def _of_layout(asked: Asked) -> Read:
     ):
         return timm_network(asked)
     front, kind = found
+    refuse_other_type(opened, kind)
     read = _with_page(asked, kind)
     return read if not front else read._replace(assumed=(_left(front, opened, kind), *read.assumed))
 
@@ -90,11 +93,7 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     opened, wanted = asked.opened, asked.wanted
     stated = asked.user.over(_stated(asked, kind))
     said = stated.over(_of_preset(kind, wanted, stated)) if wanted else stated
-    peek = partial(rules.peek, kind.table, kind.tensors)
-    try:
-        config = kind.infer(peek, kind.conventions, said)
-    except WeightsError as error:
-        raise _at(opened, error) from error
+    config = inferred(opened, kind, said)
     config, line, unsaid = infer_config.with_heads(config, said, str(opened.path))
     if wanted is not None and not infer_config.same_network(config, wanted):
         raise WeightsError(f"{opened.path} does not hold {asked.model}. {_hint(config)}")
@@ -102,7 +101,9 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     if asked.written is not None and shapes(asked.written) == shapes(config):
         config = asked.written  # includes settings that neither the tensors nor the other layout contain
     head = head_shapes(config, kind.task, kind.settings, kind.classes) if kind.classes else None
-    weights = rules.load(kind.table, kind.tensors, shapes(config), lambda: _hint(config), head)
+    weights = rules.load(
+        kind.table, kind.tensors, shapes(config), lambda: _way_out(config, opened, kind), head
+    )
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
@@ -279,6 +280,13 @@ def _task_of(stated: Mapping[str, Any]) -> _TaskOf:
         return _TaskOf()
     things = named.get("things") or (named.get("truth") or {}).get("things", ())
     return _TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things))
+
+
+def _way_out(config: Any, opened: Opened, kind: Layout) -> str:
+    """Return how to go on with tensors that do not fit the settings that were found."""
+    if kind.detector and not opened.config:
+        return "There is no config.json beside them, which states what no tensor tells: put it there."
+    return _hint(config)
 
 
 def _hint(config: Any) -> str:

@@ -13,9 +13,13 @@ from vitrail.layers.frozen_resnet import EXPANSION
 from vitrail.models.detr import DetrConfig
 from vitrail.weights.conventions import Conventions
 from vitrail.weights.infer_config import Peek, want
-from vitrail.weights.rules import Table, rename_keys
+from vitrail.weights.rules import LacksError, Table, rename_keys
 from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import detr as tables
+
+QUERIES = "model.query_position_embeddings.weight"
+HUB = frozenset({QUERIES, "model.input_projection.weight", "class_labels_classifier.weight"})
+"""Tensors of transformers' files, any two of which no other network has."""
 
 HEADS = 8
 """Heads of published networks; they do not follow from tensors."""
@@ -44,19 +48,20 @@ class Found(NamedTuple):
 def look(tensors: Mapping[str, Tensor]) -> Found | None:
     """Return a file of DETR, or None for other files."""
     renamed = rename_keys(tensors, tables.SPELLINGS)
-    hub = "model.query_position_embeddings.weight" in renamed and "class_labels_classifier.weight" in renamed
+    hub = len(HUB & renamed.keys()) > 1
     official = (
         "query_embed.weight" in renamed
         and "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in renamed
     )
     if not (hub or official):
         return None
-    answers = renamed.get("class_labels_classifier.weight" if hub else "class_embed.weight")
+    layer = "class_labels_classifier.weight" if hub else "class_embed.weight"
+    answers = renamed.get(layer)
     if answers is None:
-        raise WeightsError("The file lacks the layer of classes of DETR; it is incomplete.")
+        raise WeightsError(f"The file lacks {layer} of DETR; it is incomplete.")
     classes = len(answers) - 1
     task, settings = "detect", dict[str, Any]()
-    if "mask_head.lay1.weight" in renamed:
+    if any(name.startswith(("mask_head.", "bbox_attention.")) for name in renamed):
         task = "panoptic" if classes >= AREAS else "instances"
         settings = {"reach": None}
     if task == "panoptic":
@@ -77,7 +82,9 @@ def encoder(
     stages = [_stage(peek, number) for number in range(1, 5)]
     layers = f"{'model' if found.hub else 'transformer'}"
     pre_norm = peek("norm.weight") is not None
-    queries = found.tensors["model.query_position_embeddings.weight" if found.hub else "query_embed.weight"]
+    queries = found.tensors.get(QUERIES if found.hub else "query_embed.weight")
+    if queries is None:
+        raise LacksError("decoder.queries")
     position: Literal["sine", "learned"] = "learned" if peek("position.rows") is not None else "sine"
     heads = said.heads if isinstance(said.heads, int) else stated.get("encoder_attention_heads") or HEADS
     return DetrConfig(

@@ -18,9 +18,15 @@ from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import Conventions
 from vitrail.weights.files import Opened
 from vitrail.weights.infer_config import Peek
-from vitrail.weights.rules import Table
+from vitrail.weights.rules import LacksError, Table
 from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import eomt
+
+HUB = frozenset(
+    {"query.weight", "class_predictor.weight", "mask_head.fc1.weight", "upscale_block.block.0.conv1.weight"}
+)
+OFFICIAL = frozenset({"q.weight", "class_head.weight", "mask_head.0.weight", "upscale.0.conv1.weight"})
+"""Tensors of transformers' and of the authors' files, any two of which no other network has."""
 
 TASKS = {"semantic": "segment", "instance": "instances", "panoptic": "panoptic"}
 """Words in the names of published files → the task of their head."""
@@ -50,8 +56,8 @@ class Found(NamedTuple):
 def look(opened: Opened, tensors: Mapping[str, Tensor]) -> Found | None:
     """Return what a file of EoMT holds, or None for another file. WeightsError for one on DINOv3."""
     names = tensors.keys()
-    official = any({f"{front}q.weight", f"{front}class_head.weight"} <= names for front in ("", "network."))
-    if not official and not {"class_predictor.weight", "query.weight"} <= names:
+    official = any(len({f"{front}{name}" for name in OFFICIAL} & names) > 1 for front in ("", "network."))
+    if not official and len(HUB & names) < 2:
         return None
     filled = {
         name: tensor for name, tensor in tensors.items() if tensor.numel()
@@ -66,6 +72,8 @@ def look(opened: Opened, tensors: Mapping[str, Tensor]) -> Found | None:
     kept = filled.get(masks)
     infer = partial(settings, upscales=upscales, query_blocks=_query_blocks(opened, kept))
     head = next(rule for rule in table.head if rule.ours == "classes.weight")
+    if head.sources[0] not in filled:
+        raise WeightsError(f"{opened.path} lacks {head.sources[0]} of EoMT; it is incomplete.")
     task, notes = _task(opened, rules.peek(table, filled, "blocks.queries"), len(filled[head.sources[0]]) - 1)
     if kept is not None and bool(kept.any()):
         notes = (
@@ -81,7 +89,9 @@ def settings(
 ) -> EoMTConfig:
     """Return the settings of the weights of an EoMT."""
     queries = peek("blocks.queries")
-    if query_blocks is None or queries is None:
+    if queries is None:
+        raise LacksError("blocks.queries")
+    if query_blocks is None:
         raise WeightsError(
             "does not say before how many blocks its queries join. Put its config.json, with num_blocks, beside it"
         )

@@ -22,6 +22,7 @@ from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.weights.conventions import Conventions
+from vitrail.weights.rules import LacksError
 from vitrail.weights.stated_config import Said, places
 
 Peek = Callable[[str], Tensor | None]
@@ -380,5 +381,5 @@ def want(peek: Peek, name: str) -> Tensor:
     """Return one of our tensors; WeightsError if the file lacks it."""
     tensor = peek(name)
     if tensor is None:
-        raise WeightsError(f"The file lacks what we call {name}; it belongs to another kind of network.")
+        raise LacksError(name)
     return tensor

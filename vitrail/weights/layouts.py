@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from vitrail.core.errors import WeightsError
 from vitrail.weights import detr_files, eomt_files, hub_folder, infer_config, rf_detr_files, rules
 from vitrail.weights.conventions import (
     DETR,
@@ -46,6 +47,7 @@ class Layout(NamedTuple):
     labels: tuple[str, ...] = ()
     classes: int = 0
     notes: tuple[str, ...] = ()
+    detector: str = ""  # transformers' `model_type` of a network with a head of boxes or masks
 
 
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:
@@ -84,6 +86,33 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
     return None
 
 
+def refuse_other_type(opened: Opened, kind: Layout) -> None:
+    """Raise WeightsError if config.json names another network than the tensors have, where one is a detector."""
+    stated = hub_folder.hub_type(opened.config)
+    if stated not in hub_folder.PAGES or stated == kind.detector:
+        return
+    if stated in hub_folder.DETECTORS or kind.detector:
+        tensors = f"those of {kind.detector!r}" if kind.detector else f"named as in {kind.table.name}"
+        raise WeightsError(
+            f"{opened.path}: config.json says model_type {stated!r}, and the tensors are {tensors}. Copy both files "
+            "from one repository."
+        )
+
+
+def inferred(opened: Opened, kind: Layout, said: Said) -> Any:
+    """Return the settings of the network; a WeightsError names the file, and a missing tensor as the file would."""
+    try:
+        return kind.infer(partial(rules.peek, kind.table, kind.tensors), kind.conventions, said)
+    except rules.LacksError as error:
+        missing = ", ".join(rules.sources_of(kind.table, error.name))
+        raise WeightsError(
+            f"{opened.path} lacks {missing}: it is incomplete, or another network than a {kind.table.name} one. "
+            "Copy it again."
+        ) from error
+    except WeightsError as error:
+        raise WeightsError(f"{opened.path}: {error}") from error
+
+
 def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
     stated = rf_detr_files.stated_by(opened.config)
     task, settings, classes = rf_detr_files.settings(tensors, stated)
@@ -95,7 +124,7 @@ def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
     infer = partial(rf_detr_files.encoder, stated=stated)
     labels = stated.classes if len(stated.classes) == classes else ()
     notes = rf_detr_files.notes(stated, classes)
-    return Layout(table, infer, tensors, conventions, said, task, settings, labels, classes, notes)
+    return Layout(table, infer, tensors, conventions, said, task, settings, labels, classes, notes, "rf_detr")
 
 
 def _detr(opened: Opened, found: detr_files.Found) -> Layout:
@@ -106,7 +135,9 @@ def _detr(opened: Opened, found: detr_files.Found) -> Layout:
     infer = partial(detr_files.encoder, found=found, stated=stated)
     tensors, task, settings = found.tensors, found.task, found.settings
     said = Said("config.json" if stated else "its name", dilated=detr_files.dilated(opened.path, stated))
-    return Layout(found.table, infer, tensors, conventions, said, task, settings, (), found.classes)
+    return Layout(
+        found.table, infer, tensors, conventions, said, task, settings, (), found.classes, detector="detr"
+    )
 
 
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -144,7 +175,7 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
     }  # fmt: skip
     return Layout(
         found.table, found.infer, found.tensors, conventions, said, found.task, settings.get(found.task, {}),
-        notes=found.assumed,
+        notes=found.assumed, detector="eomt",
     )  # fmt: skip
 
 

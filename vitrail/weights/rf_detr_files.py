@@ -24,6 +24,9 @@ SIGN = "backbone.0.encoder.encoder.embeddings.cls_token"
 IN_MEMORY = "backbone.backbone.embeddings.cls_token"
 """The same with transformers' name in memory."""
 
+MASKS = "segmentation_head."
+"""Begin of the names of the branch of masks."""
+
 ANCHOR, MARGIN = 0.05, 0.01
 """The side of the boxes that cells start from, and the border of the image where no centre of a cell may lie."""
 
@@ -175,8 +178,10 @@ def settings(tensors: Mapping[str, Tensor], stated: Stated) -> tuple[str, dict[s
     if any(".projector.stages.1." in name for name in tensors):
         raise WeightsError("This RF-DETR reads maps of several scales, and ours of one; it is not read.")
     answers, first = tensors.get("class_embed.weight"), "transformer.decoder.layers.0."
-    if answers is None or f"{first}linear1.weight" not in tensors or "refpoint_embed.weight" not in tensors:
-        raise WeightsError("The file lacks the head of RF-DETR; it is incomplete.")
+    needed = ("class_embed.weight", f"{first}linear1.weight", "refpoint_embed.weight")
+    if answers is None or any(name not in tensors for name in needed):
+        missing = ", ".join(name for name in needed if name not in tensors)
+        raise WeightsError(f"The file lacks {missing} of the head of RF-DETR; it is incomplete.")
     classes, width = answers.shape
     heads = max(1, width // 32)
     if stated.attention_heads not in (None, heads):
@@ -195,7 +200,7 @@ def settings(tensors: Mapping[str, Tensor], stated: Stated) -> tuple[str, dict[s
         "anchor": ANCHOR,
         "margin": MARGIN,
     }
-    if any(name.startswith("segmentation_head.") for name in tensors):
+    if any(name.startswith(MASKS) for name in tensors):
         return "instances", {**found, "reach": None}, classes
     return "detect", found, classes
 

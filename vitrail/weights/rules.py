@@ -17,6 +17,14 @@ from vitrail.core.errors import WeightsError
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+class LacksError(WeightsError):
+    """A file lacks the tensor that we call `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The file lacks what we call {name}; it belongs to another kind of network.")
+        self.name = name
+
+
 @dataclass(frozen=True, slots=True)
 class Op:
     """A pair of functions: `load` converts their tensors to ours, `save` converts back, bit-equal."""
@@ -97,10 +105,11 @@ class Loaded(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Tensors with our names, the names of theirs that were read, and what is wrong."""
+    """Tensors with our names, the names of theirs that were read, and what is missing or has another shape."""
 
     tensors: dict[str, Tensor]
     read: set[str]
+    missing: list[str]
     wrong: list[str]
 
 
@@ -123,7 +132,8 @@ def load(
     answer = _present(table.head, source) if head is None else _read(table.head, source, head)
     read = encoder.read | answer.read
     left = [key for key in source if key not in read and not _ignored(table, key)]
-    wrong = [*encoder.wrong, *answer.wrong, *(f"{key} has no place" for key in left)]
+    wrong = [*encoder.missing, *answer.missing, *encoder.wrong, *answer.wrong]
+    wrong += [f"{key} has no place" for key in left]
     if wrong:
         raise WeightsError(
             f"These {table.name} weights do not fit the network: {_some(wrong)}. {hint()}".strip()
@@ -133,13 +143,13 @@ def load(
 
 def _read(rules: tuple[Rule, ...], source: Mapping[str, Tensor], shapes: Shapes) -> _Found:
     """Read all tensors of these shapes."""
-    found = _Found({}, set(), [])
+    found = _Found({}, set(), [], [])
     for name, shape in shapes.items():
         rule, parts = _match(rules, name)
         theirs = [pattern.format(**parts) for pattern in rule.sources]
         missing = [key for key in theirs if key not in source]
         if missing:
-            found.wrong.append(f"{', '.join(missing)} missing")
+            found.missing.append(f"{', '.join(missing)} missing")
             continue
         found.read.update(theirs)
         ours = rule.read(tuple(source[key] for key in theirs)).contiguous()
@@ -151,7 +161,7 @@ def _read(rules: tuple[Rule, ...], source: Mapping[str, Tensor], shapes: Shapes)
 
 def _present(rules: tuple[Rule, ...], source: Mapping[str, Tensor]) -> _Found:
     """Read the rules whose tensors the source has; none of them is a pattern."""
-    found = _Found({}, set(), [])
+    found = _Found({}, set(), [], [])
     for rule in rules:
         if all(key in source for key in rule.sources):
             found.tensors[rule.ours] = rule.read(tuple(source[key] for key in rule.sources)).contiguous()
@@ -166,6 +176,12 @@ def peek(table: Table, source: Mapping[str, Tensor], name: str) -> Tensor | None
     rule, parts = _match(table.rules, name)
     theirs = [pattern.format(**parts) for pattern in rule.sources]
     return rule.read(tuple(source[key] for key in theirs)) if all(key in source for key in theirs) else None
+
+
+def sources_of(table: Table, name: str) -> list[str]:
+    """Return the names that a source has for one of our tensors, of its encoder or its head."""
+    rule, parts = _match((*table.rules, *table.head), name)
+    return [pattern.format(**parts) for pattern in rule.sources]
 
 
 def save(

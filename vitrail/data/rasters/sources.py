@@ -58,5 +58,6 @@ def common(files: Sequence[Path]) -> tuple[Path, dict[str, str]]:
 
 
 def short_name(source: str | Path) -> str:
-    """Return the name of a source for folders: that of its file or folder, or of the first of several."""
-    return Path(str(source).partition(JOIN)[0]).resolve().name
+    """Return the name of a source for folders: that of its file or folder; of rasters the stem of the first."""
+    path = Path(str(source).partition(JOIN)[0]).resolve()
+    return path.stem if files_of(source) else path.name

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.boxes import Boxes, FoundBoxes, make_found
+from vitrail.data.labels import is_no_class
 from vitrail.data.truth import Truth
 from vitrail.data.view import around, boxes_in_original, corners, points_in_input
 from vitrail.layers.boxes import overlaps, to_centre, to_corners
@@ -193,7 +194,7 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
 
     def choices(self, prediction: Objects) -> Sequence[str]:
         """Return what the boxes are called, "platelet #1", the most confident first; the classes if there are none."""
-        return prediction.called() or self.labels
+        return prediction.called() or sorted(self.labels, key=is_no_class)
 
     def focus(self, prediction: Objects, choice: str) -> Objects:
         """Return the prediction for a box ("platelet #3") or a place ("platelet in 10,20,90,80")."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vitrail.core.errors import SettingError, UnknownNameError
 from vitrail.data.batch import Geometry
 from vitrail.data.boxes import FoundBoxes, iou_table, take_found
+from vitrail.data.labels import is_no_class
 
 Box = tuple[float, float, float, float]
 
@@ -112,7 +113,7 @@ class Objects:
         if self.box is not None:
             return self.asked, self.box
         if not len(self):
-            return self.somewhere(self.names[0]).target()
+            return self.somewhere(min(self.names, key=is_no_class)).target()
         left, top, right, bottom = self.found.xyxy[0].tolist()
         return self.labels()[0], (left, top, right, bottom)
 
