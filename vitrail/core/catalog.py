@@ -194,6 +194,7 @@ EXPLAINERS: Mapping[str, str] = MappingProxyType(
 LAYOUTS: Mapping[str, str] = MappingProxyType(
     {
         "huggingface": "vitrail.data.layouts.huggingface:look",
+        "raster": "vitrail.data.layouts.raster:look",
         "webdataset": "vitrail.data.layouts.webdataset:look",
         "boxes": "vitrail.data.layouts.boxes:look",
         "panoptic": "vitrail.data.layouts.panoptic:look",

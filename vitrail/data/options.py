@@ -17,10 +17,11 @@ class LayoutOptions:
     Parameters
     ----------
     layout
-        what it is, where the guess is wrong: folders, filenames, table, annotations, webdataset, huggingface, npz,
-        volumes, boxes, panoptic, masks, crops
+        what it is, where the guess is wrong: folders, filenames, table, annotations, raster, webdataset, huggingface,
+        npz, volumes, boxes, panoptic, masks, crops
     labels
-        the table that holds the labels, and the column: labels.csv, or labels.csv:species
+        the table that holds the labels, and the column: labels.csv, or labels.csv:species; for rasters polygons,
+        points or a raster of classes: training.gpkg, or training.gpkg:class
     groups
         the column of what must stay on one side of the split, such as patient; none leaves out such columns, and
         what names tell of frames of videos
@@ -28,6 +29,12 @@ class LayoutOptions:
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
     things
         the classes of objects (instances, panoptic), such as car,pedestrian; others are no objects
+    window
+        side in pixels of the windows around labelled pixels of a raster, 8 by default; of tiles (segment) 64
+    block
+        side in pixels of the blocks of a raster that go to one split as a whole; by default about 40 hold labels
+    buffer
+        labelled pixels of a raster fewer than so many pixels from another split are left out; by default the window
     """
 
     layout: str = "auto"
@@ -35,12 +42,24 @@ class LayoutOptions:
     groups: str = ""
     splits: str = ""
     things: str = ""
+    window: int | None = None
+    block: int | None = None
+    buffer: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("window", 1), ("block", 1), ("buffer", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SettingError(f"--{name} {value}: give a number of pixels, {least} or more.")
 
     def words(self) -> tuple[str, ...]:
         """Return the options that are not defaults as words of a command."""
         given = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return tuple(
-            word for name, value in given if value != getattr(DEFAULTS, name) for word in (f"--{name}", value)
+            word
+            for name, value in given
+            if value != getattr(DEFAULTS, name)
+            for word in (f"--{name}", str(value))
         )
 
     @cached_property

@@ -20,6 +20,7 @@ from vitrail.data.labels import count
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import KEPT, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
+from vitrail.data.rasters.blocks import left_out
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.split import assign
 from vitrail.data.targets import Gather, Targets, targets_for
@@ -177,11 +178,20 @@ class Examined(NamedTuple):
         _refuse_useless(self.source, targets, kept, report)
         manifest = Manifest.of(rows, self.layout.root, targets.truth)
         done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
-        report = replace(report, rows=tuple(done.manifest.rows(state=None)))
-        notes = (*taken, *done.notes)
-        return Prepared(
-            done.manifest, report, self.layout, targets, notes, self.source, self.looked, self.options
-        )
+        placed, said = self._apart(done.manifest, targets)
+        report = replace(report, rows=tuple(placed.rows(state=None)))
+        notes = (*taken, *done.notes, *said)
+        return Prepared(placed, report, self.layout, targets, notes, self.source, self.looked, self.options)
+
+    def _apart(self, manifest: Manifest, targets: Targets[Any]) -> tuple[Manifest, list[str]]:
+        """Return the manifest of a raster without rows that lie near those of another split, and notes."""
+        if self.layout.raster is None:
+            return manifest, []
+        stated = self.layout.asked.buffer
+        tiles = self.layout.truth.kind == "mask"  # they share no pixel
+        buffer = stated if stated is not None else 0 if tiles else self.layout.raster.window
+        apart = left_out(manifest.rows(state=None), buffer, targets.strata)
+        return manifest.replace(apart.rows), apart.notes
 
 
 def decided(source: str | Path, place: Path, read: LayoutOptions, task: str | None = None) -> Layout:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,7 @@ from pydantic import (
 from vitrail.core.catalog import with_task_name
 from vitrail.core.config import Settings, read, read_mapping
 from vitrail.core.errors import UnknownNameError
+from vitrail.data.options import LayoutOptions
 from vitrail.data.rasters.bands import Band
 from vitrail.runs.task_settings import Regularization, default_settings, default_training
 
@@ -53,8 +55,15 @@ class DataSettings(Settings):
     groups: str = ""
     splits: str = ""
     things: str = ""
+    window: Annotated[int, Field(ge=1)] | None = None
+    block: Annotated[int, Field(ge=1)] | None = None
+    buffer: Annotated[int, Field(ge=0)] | None = None
     val: Share = 0.15
     test: Share = 0.15
+
+    def reading(self) -> LayoutOptions:
+        """Return the options for reading the images."""
+        return LayoutOptions(**{field.name: getattr(self, field.name) for field in fields(LayoutOptions)})
 
 
 class ModelSettings(Settings):

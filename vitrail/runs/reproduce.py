@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from vitrail.core.catalog import DEFAULT_TASKS, ELASTIC
 from vitrail.core.text import command
+from vitrail.data.options import LayoutOptions
 from vitrail.runs.recipe import DataSettings, Recipe, TaskSettings, recipes, task_part
 from vitrail.runs.task_wrapping import unwrap
 from vitrail.runs.train_options import OF_TASK
@@ -34,7 +36,7 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     if unwrapped.wrapper == ELASTIC:
         words.append("--elastic")
     words += _settings(task, recipe.recipe)
-    for name in ("layout", "labels", "groups", "splits", "things"):
+    for name in (field.name for field in fields(LayoutOptions)):
         if (value := getattr(data, name)) != getattr(DataSettings(), name):
             words += [f"--{name}", value]
     if training.precision != "auto":

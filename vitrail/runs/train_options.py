@@ -84,7 +84,8 @@ class TrainOptions:
     layout
         the layout of the data, if the automatic choice is wrong
     labels
-        the table with the labels, and the column: labels.csv, or labels.csv:species
+        the table with the labels, and the column: labels.csv, or labels.csv:species; for rasters polygons, points or a
+        raster of classes: training.gpkg, or training.gpkg:class
     groups
         the column whose values must stay on one side of the split, such as patient; none ignores such columns and
         the video names in file names
@@ -92,6 +93,12 @@ class TrainOptions:
         the column of the splits, what its words or folders mean (0=train,1=test), or none: draw new ones
     things
         the classes of objects (instances, panoptic), such as car,pedestrian; others are no objects
+    window
+        side in pixels of the windows around labelled pixels of a raster, 8 by default; of tiles (segment) 64
+    block
+        side in pixels of the blocks of a raster that go to one split as a whole; by default about 40 hold labels
+    buffer
+        labelled pixels of a raster fewer than so many pixels from another split are left out; by default the window
     val
         share of the images for choosing the best epoch
     test
@@ -156,6 +163,9 @@ class TrainOptions:
     groups: str | None = None
     splits: str | None = None
     things: str | None = None
+    window: int | None = None
+    block: int | None = None
+    buffer: int | None = None
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None

@@ -15,7 +15,6 @@ from vitrail.data.builtin import names as builtin_names
 from vitrail.data.changed_images import Changes
 from vitrail.data.labels import shorten
 from vitrail.data.manifest import Manifest
-from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared, prepare
 from vitrail.data.split import SHARE
 from vitrail.runs.model_file import read_model
@@ -184,9 +183,7 @@ def _prepared(recipe: Recipe, listeners: Sequence[Listener]) -> Prepared:
             listener(Event("looked", 0, {"done": done, "total": total}))
 
     data = recipe.data
-    options = LayoutOptions(
-        layout=data.layout, labels=data.labels, groups=data.groups, splits=data.splits, things=data.things
-    )
+    options = data.reading()
     task = unwrap(recipe.task.model_dump()).task["name"]
     shares = {
         name: None if value == SHARE else value for name, value in (("val", data.val), ("test", data.test))

@@ -8,7 +8,7 @@ from pathlib import Path
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
-from vitrail.data.layouts import box_tables
+from vitrail.data.layouts import box_tables, raster
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
@@ -34,10 +34,10 @@ def sniff(
         SettingError: the name of the layout, or of a class of objects, is unknown.
     """
     options = replace(options, layout=layout) if layout else options
-    name = "table" if options.labels and options.layout == "auto" else options.layout
-    look: Look = decide if name == "auto" else catalog.load("layout", name)
     kinds = {learns: kind for kind, learns in catalog.DEFAULT_TASKS.items()}
     tree = replace(Tree.look(source, options), wanted=kinds.get(task or "", ""))
+    name = _name(tree)
+    look: Look = decide if name == "auto" else catalog.load("layout", name)
     if options.layout == "auto" and tree.wanted in {"", "boxes"} and box_tables.asked(tree):
         look = catalog.load("layout", "boxes")  # its rows are boxes, not labels
     found = look(tree)
@@ -49,9 +49,19 @@ def sniff(
         found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
+    if found.raster is not None:
+        return replace(found, asked=options)
     found = with_things(found, options.things) if options.things else found
     found = as_wanted(found, tree.wanted)
     return with_frames(tree, with_lists(tree, replace(found, asked=options)))
+
+
+def _name(tree: Tree) -> str:
+    """Return the name of the layout that the options ask for, or auto."""
+    options = tree.options
+    if options.layout == "auto" and (raster.asked(tree) or (tree.stack and not tree.options.labels)):
+        return "raster"
+    return "table" if options.labels and options.layout == "auto" else options.layout
 
 
 def _unlabelled(tree: Tree) -> DataError:

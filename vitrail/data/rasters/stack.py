@@ -109,10 +109,17 @@ def open_stack(root: Path, path: str) -> Stack:
 @lru_cache(maxsize=16)
 def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
     """Open the files; handles of GDAL belong to one process and one thread."""
+    return stack_of([(Path(one), dataset_of(Path(one))) for one in paths])
+
+
+def dataset_of(path: Path) -> Any:
+    """Return an opened raster file, a data set of rasterio.
+
+    Raises:
+        DataError: it is broken, or no raster.
+    """
     module = rasterio()
-    return stack_of(
-        [(Path(one), _dataset(partial(module.open, one), Path(one).name, module)) for one in paths]
-    )
+    return _dataset(partial(module.open, path), path.name, module)
 
 
 def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:

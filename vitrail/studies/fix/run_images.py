@@ -13,7 +13,6 @@ from vitrail.core.text import command
 from vitrail.data.decisions import History, history_path
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import KEPT, TEST, TRAIN, Manifest, Row
-from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Examined, examine_source, find
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import Run
@@ -60,14 +59,7 @@ def open_images(run: Run, task: str, data: str = "", listeners: Sequence[Listene
             listener(Event("looked", 0, {"done": done, "total": total}))
 
     stated = recipe.data
-    read = LayoutOptions(
-        layout=stated.layout,
-        labels=stated.labels,
-        groups=stated.groups,
-        splits=stated.splits,
-        things=stated.things,
-    )
-    examined = examine_source(source, read, progress=progress, task=task)
+    examined = examine_source(source, stated.reading(), progress=progress, task=task)
     path = history_path(find(source))
     before = run.manifest(examined.layout.root)
     return _joined(run, before, examined, (History.read(path), path))
