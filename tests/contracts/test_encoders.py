@@ -26,6 +26,7 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
+from vitrail.models.wetmapformer import WetMapFormerConfig
 
 # Settings and another size that fits. Axes are distinct primes where legal: a swapped one cannot hide.
 TINY = {
@@ -102,6 +103,14 @@ TINY = {
     "vvt-product": (
         VVTConfig((64, 96), 5, (12, 22), (1, 1), (1, 1), (3, 2), (1, 2), (2, 1), form="product"),
         (48, 72),
+    ),
+    "wetmapformer": (
+        WetMapFormerConfig((40, 56), 5, widths=(14, 22), depths=(2, 1), head_dim=11, kernel=5, hidden=3),
+        (64, 48),
+    ),
+    "wetmapformer-published": (
+        WetMapFormerConfig((16, 24), 5, widths=(14, 22), depths=(1, 1), head_dim=11, as_published=True),
+        (8, 16),
     ),
     "rf_detr": (
         RfDetrConfig((42, 70), 7, 5, width=33, depth=3, heads=3, hidden=41, taps=(1, 3), drop_path=0.1),
@@ -305,6 +314,7 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
         "t2t-performer",
         "supervit",
         "vvt",
+        "wetmapformer",
         "mixer",
         "rf_detr",
         "detr",

@@ -177,6 +177,8 @@ CANNOT = {
     "swin-one-window",
     "vvt",
     "vvt-product",
+    "wetmapformer",
+    "wetmapformer-published",
     "mixer",
     "vit-position-relative",
     "detr",

@@ -55,6 +55,8 @@ def test_every_recipe_can_be_read(name):
         ("detr_r50", "detr"),
         ("supervit_s", "supervit"),
         ("vvt_t", "vvt"),
+        ("wetmapformer", "wetmapformer"),
+        ("wetmapformer_m", "wetmapformer"),
         ("ghostnet_050", "cnn_scratch"),
         ("test_vit", "scratch_small"),
     ],

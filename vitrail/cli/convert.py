@@ -23,7 +23,7 @@ def convert(
     Parameters
     ----------
     checkpoint
-        Google's .npz, .safetensors, .pth, or a folder of timm or Hugging Face
+        Google's .npz, Keras' .h5 (WetMapFormer), .safetensors, .pth, or a folder of timm or Hugging Face
     out
         the file to write
     model
@@ -31,7 +31,7 @@ def convert(
     network
         settings that cannot be read from tensors, such as heads=3,image=[64,96]
     to
-        vitrail, google, timm, huggingface or official
+        vitrail, google, timm, huggingface, official or keras
     json
         print one JSON value, for programs
     """

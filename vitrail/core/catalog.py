@@ -23,6 +23,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "t2t": "vitrail.models.t2t:T2T",
         "supervit": "vitrail.models.supervit:SuperViT",
         "vvt": "vitrail.models.vvt:VVT",
+        "wetmapformer": "vitrail.models.wetmapformer:WetMapFormer",
         "mixer": "vitrail.models.mixer:Mixer",
         "rf_detr": "vitrail.models.rf_detr:RfDetr",
         "detr": "vitrail.models.detr:Detr",
@@ -89,6 +90,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "swin": ("swin_t", "swin_t_c24", "swin_s", "swin_b", "swin_b_384", "swin_l", "swin_l_384"),
         "supervit": ("supervit_digits", "supervit_s", "supervit_lvvit_s"),
         "vvt": ("vvt_t", "vvt_s", "vvt_m", "vvt_l"),
+        "wetmapformer": ("wetmapformer", "wetmapformer_m", "wetmapformer_l"),
         "mixer": ("mixer_s32", "mixer_s16", "mixer_b32", "mixer_b16", "mixer_l32", "mixer_l16", "mixer_h14"),
         "rf_detr": (
             "rf_detr_n",

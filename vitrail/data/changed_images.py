@@ -7,7 +7,7 @@ change of its content or of its folder entry since the last check.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.data.decode import Decoded, decode
 from vitrail.data.doctor import Progress, workers
+from vitrail.data.image_facts import look_windows
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import content_hash, cut_out, files_of, load, read
@@ -81,22 +82,41 @@ def find_changes(
     """
     touched = lru_cache(maxsize=None)(partial(_touched, since=since))
 
-    def look(row: Row) -> str:
+    def looked(row: Row) -> str:
         try:
             if not any(map(touched, files_of(root, row.path, row.part))):
                 return "same"
-            data = read(root, row.path, row.part)
+            return "read"
         except (DataError, OSError):
+            return "missing"
+
+    def look(row: Row) -> str:
+        if (state := looked(row)) != "read":
+            return state
+        try:
+            data = read(root, row.path, row.part)
+        except DataError:
             return "missing"
         return "same" if row.hash in {"", content_hash(data, row.path, row.part)} else "changed"
 
     states: list[str] = []
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(rows), _CHUNK):
-            states += pool.map(look, rows[start : start + _CHUNK])
+            chunk = rows[start : start + _CHUNK]
+            states += _of_windows(chunk, root, looked) if is_raster(chunk[0].part) else pool.map(look, chunk)
             if progress is not None:
                 progress(len(states), len(rows))
     return Changes(tuple(_in(rows, states, "changed")), tuple(_in(rows, states, "missing")))
+
+
+def _of_windows(rows: Sequence[Row], root: Path, looked: Callable[[Row], str]) -> list[str]:
+    """Return the states of windows of rasters; those to be read are read together."""
+    states = [looked(row) for row in rows]
+    again = [i for i, state in enumerate(states) if state == "read"]
+    facts = look_windows(root, [(rows[i].path, rows[i].part) for i in again])
+    for i, one in zip(again, facts, strict=True):
+        states[i] = "missing" if not one.hash else "same" if rows[i].hash in {"", one.hash} else "changed"
+    return states
 
 
 def _in(rows: Iterable[Row], states: Iterable[str], wanted: str) -> Iterable[Row]:

@@ -20,11 +20,12 @@ from vitrail.core.errors import DataError
 from vitrail.data import duplicates
 from vitrail.data import findings as say
 from vitrail.data.findings import Finding
-from vitrail.data.image_facts import Facts, Memory, grey_of, look, named
+from vitrail.data.image_facts import Facts, Memory, grey_of, look, look_windows, named
 from vitrail.data.labels import count, natural, shorten
 from vitrail.data.layouts import Entry, Layout
 from vitrail.data.layouts.base import truth_of
 from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
+from vitrail.data.parts import is_raster
 from vitrail.data.targets import Gather, Targets, targets_for
 
 Progress = Callable[[int, int], None]
@@ -212,7 +213,10 @@ def _look_all(
     done, todo = 0, iter(entries)
     with ThreadPoolExecutor(workers()) as pool:
         while chunk := list(islice(todo, CHUNK)):
-            facts = list(pool.map(look_at, chunk))
+            if is_raster(chunk[0].part):
+                facts = look_windows(root, [(one.path, one.part) for one in chunk], pool.map)
+            else:
+                facts = list(pool.map(look_at, chunk))
             memory.keep()
             done += len(chunk)
             if progress is not None:

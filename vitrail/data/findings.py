@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from vitrail.data.image_facts import FLAT, Facts
+from vitrail.data.image_facts import FLAT, NO_DATA, Facts
 from vitrail.data.labels import count, natural, shorten
 from vitrail.data.manifest import KEPT, QUARANTINED, Row
+from vitrail.data.parts import is_raster
 
 TINY_CLASS = 10
 IMBALANCE = 10
@@ -51,12 +52,21 @@ class Finding:
 
 def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
     """Report the files that cannot be read, with the reasons of the first."""
-    broken = [row for row in rows if row.state == QUARANTINED]
+    out = [row for row in rows if row.state == QUARANTINED]
+    empty = [row for row in out if row.reason == NO_DATA]
+    broken = [row for row in out if row.reason != NO_DATA]
+    if empty:
+        yield Finding(
+            "no data",
+            f"{count(len(empty), 'window')} kept out, because no band has data there (outside, no data, clouds).",
+            tuple(row.id for row in empty),
+        )
     if broken:
         shown = shorten((row.reason.split(". ")[0].rstrip(".") for row in broken), 3)
+        noun = "window" if is_raster(broken[0].part) else "file"
         yield Finding(
             "unreadable",
-            f"{count(len(broken), 'file')} cannot be used and {_are(broken)} kept out: {shown}.",
+            f"{count(len(broken), noun)} cannot be used and {_are(broken)} kept out: {shown}.",
             tuple(row.id for row in broken),
             grave=True,
         )

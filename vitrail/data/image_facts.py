@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,11 @@ from PIL import Image
 
 from vitrail.core.cache import unkept
 from vitrail.core.errors import DataError, MissingExtraError
+from vitrail.data.containers import as_npy
 from vitrail.data.decode import RULES, Decoded, decode, glance
 from vitrail.data.open_image import content_hash, cut_out, read
-from vitrail.data.parts import is_raster, is_window
+from vitrail.data.parts import is_window, raster_window
+from vitrail.data.rasters.read_windows import Seen, read_windows
 
 GREY_SIDE = 64
 """Side of the grey images that are compared."""
@@ -32,6 +35,9 @@ SMALL = 48
 
 FLAT = 2.0
 """An image whose grey values have a smaller standard deviation (of 255) is of one colour."""
+
+NO_DATA = "no band has data in this window."
+"""The error of a window of a raster whose values are all missing."""
 
 _TABLE = f"facts_{RULES + 1}"  # table 2 belonged to the first rules
 _ITSELF = "\0"  # placeholder for the file name in a cached error
@@ -112,8 +118,6 @@ def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
     except DataError as error:
         return Facts(error=str(error))
     content = content_hash(data, path, part)
-    if is_raster(part):
-        return _of_raster(data, content, path, part)  # read faster than a cached result
     facts = memory.recall(content)
     if facts is None:
         try:
@@ -124,12 +128,44 @@ def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
     return facts
 
 
-def _of_raster(data: bytes, content: str, path: str, part: str) -> Facts:
-    """Return the facts of a window of a raster; windows that overlap are never compared."""
-    values = np.load(BytesIO(data))
-    if np.isnan(values).all():
-        return Facts(content, error=f"{path} has no data at {part.partition('=')[2]}.")
-    return Facts(content, size=(values.shape[0], values.shape[1]), spread=FLAT)
+Mapped = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""`map`, or that of a pool of threads."""
+
+_CHUNK = 64  # windows that one thread reads
+
+
+def look_windows(root: Path, places: Sequence[tuple[str, str]], mapped: Mapped = map) -> list[Facts]:
+    """Return the facts of windows of rasters, each a (path, part); windows that overlap are never compared.
+
+    They are not cached: reading is faster.
+    """
+    chunks = [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
+    return [one for some in mapped(partial(_look_windows, root), chunks) for one in some]
+
+
+def _look_windows(root: Path, places: Sequence[tuple[str, str]]) -> list[Facts]:
+    found = [Facts()] * len(places)
+    by_path: dict[str, list[int]] = defaultdict(list)
+    for i, (path, _) in enumerate(places):
+        by_path[path].append(i)
+    for path, own in by_path.items():
+        try:
+            windows = [raster_window(places[i][1], path) for i in own]
+            for seen in read_windows(root, path, windows):
+                found[own[seen.at]] = _of_window(seen, path, places[own[seen.at]][1])
+        except DataError as error:
+            for i in own:
+                found[i] = Facts(error=str(error))
+    return found
+
+
+def _of_window(seen: Seen, path: str, part: str) -> Facts:
+    if seen.values is None:
+        return Facts(error=seen.error)
+    content = content_hash(as_npy(seen.values), path, part)
+    if np.isnan(seen.values).all():
+        return Facts(content, error=NO_DATA)
+    return Facts(content, size=(seen.values.shape[0], seen.values.shape[1]), spread=FLAT)
 
 
 def named(facts: Facts, path: str) -> Facts:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 from vitrail.core.errors import SettingError
 from vitrail.data.labels import SPLITS, splits_of
@@ -61,6 +62,20 @@ class LayoutOptions:
             if value != getattr(DEFAULTS, name)
             for word in (f"--{name}", str(value))
         )
+
+    def with_words(self, words: Mapping[str, str]) -> LayoutOptions:
+        """Return the options with others stated as text; "" is the default.
+
+        Raises:
+            SettingError: a number is none, or too small.
+        """
+        given: dict[str, Any] = {}
+        for name, word in words.items():
+            text, usual = word.strip(), getattr(DEFAULTS, name)
+            if text and usual is None and not text.isdigit():
+                raise SettingError(f"--{name} {text}: give a whole number of pixels.")
+            given[name] = usual if not text else int(text) if usual is None else text
+        return replace(self, **given)
 
     @cached_property
     def split_words(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from vitrail.data.layouts import Layout, sniff
 from vitrail.data.manifest import KEPT, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.rasters.blocks import left_out
+from vitrail.data.rasters.findings import of_raster
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.split import assign
 from vitrail.data.targets import Gather, Targets, targets_for
@@ -153,8 +154,17 @@ def examine_source(
     understood = read if isinstance(read, Layout) else decided(source, place, read, task)
     gather = targets_for(understood.truth, task, refusal=understood.refusal)
     report = examine(understood, targets=gather, cache=cache_dir() / "check.sqlite", progress=progress)
+    report = _with_raster(understood, report)
     options = (*understood.asked.words(), *(("--task", task) if task else ()))
     return Examined(str(source), understood, report, gather, began, options)
+
+
+def _with_raster(layout: Layout, report: Report) -> Report:
+    """Return the report with findings about the raster, if the source is one."""
+    if layout.raster is None:
+        return report
+    found = of_raster(layout.raster, report.rows, layout.root, single=layout.truth.kind == "class")
+    return replace(report, general=(*report.general, *found))
 
 
 class Examined(NamedTuple):

@@ -129,6 +129,15 @@ def check_size(images: Tensor, stride: int, overlap: int = 0) -> None:
         )
 
 
+def check_windows(images: Tensor, size: tuple[int, int]) -> None:
+    """Raise a SettingError for images (b, c, height, width) that are smaller than a window of `size`."""
+    if images.shape[2] < size[0] or images.shape[3] < size[1]:
+        raise SettingError(
+            f"Images of {images.shape[2]} x {images.shape[3]} pixels hold no window of {size[0]} x {size[1]}. "
+            "Take larger images."
+        )
+
+
 def side_and_step(patch: int | tuple[int, int]) -> tuple[int, int]:
     """Return the side of a patch and the pixels from one patch to the next; one number means both.
 

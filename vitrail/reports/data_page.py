@@ -57,7 +57,7 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
 
 def _shown(finding: Finding, rows: dict[str, Row], prepared: Prepared) -> dict[str, Any]:
     named = [rows[one] for one in finding.ids if one in rows]
-    unreadable = finding.kind == "unreadable"
+    unreadable = finding.kind in {"unreadable", "no data"}
     most = _most(prepared)
     return {
         "title": TITLES.get(finding.kind, finding.kind.capitalize()),

@@ -10,7 +10,7 @@ from vitrail.core.catalog import family_of, presets
 from vitrail.core.environment import expanded, runs_dir
 from vitrail.core.errors import nearest
 
-FILES = (".safetensors", ".npz", ".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
+FILES = (".safetensors", ".npz", ".h5", ".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
 """Suffixes of files that may hold weights of others."""
 
 EXPORTED = "vitrail_export"

@@ -161,8 +161,7 @@ class Datasets:
             raise DataError(
                 f"{unknown[0]!r} says nothing about how images are read. Use: {', '.join(known)}."
             )
-        given = {name: value.strip() or known[name] for name, value in values.items()}
-        return self._table.write(replace(dataset, options=replace(dataset.options, **given)))
+        return self._table.write(replace(dataset, options=dataset.options.with_words(values)))
 
     def forget(self, dataset: Dataset) -> None:
         """Take a data set out of the list; its images stay."""

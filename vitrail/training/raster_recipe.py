@@ -24,9 +24,9 @@ _CELLS = 4
 """Number of cells of the last map on each side of a window that is enlarged."""
 
 
-def for_raster(prepared: Prepared, named: NamedNetwork) -> NamedNetwork:
-    """Return the named network, or the one for rasters if the source is one and none is named."""
-    if prepared.layout.raster is None or named.name is not None:
+def for_raster(prepared: Prepared, named: NamedNetwork, weights: str | None = None) -> NamedNetwork:
+    """Return the named network, or the one for rasters if the source is one and names no network or weights."""
+    if prepared.layout.raster is None or named.name is not None or weights not in (None, "none"):
         return named
     return named._replace(name=NETWORK)
 

@@ -99,7 +99,10 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         WeightsError: the weights are not available. Training from scratch is never a silent replacement.
         SettingError: settings that contradict each other.
     """
-    named, shapes = for_raster(prepared, named_network(options)), shapes_of(prepared.manifest)
+    named, shapes = (
+        for_raster(prepared, named_network(options), options.weights),
+        shapes_of(prepared.manifest),
+    )
     side = short_side(shapes)
     network, reasons = (
         fresh_network(side, named)

@@ -8,7 +8,7 @@ from math import nextafter
 from types import MappingProxyType
 from typing import Any, Literal
 
-from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vitrail.data.preprocess import EIGHT_BITS, HALF, IMAGENET_MEAN, IMAGENET_STD
 from vitrail.layers.block import Gelu
 from vitrail.layers.position import Resize
 
@@ -17,9 +17,10 @@ from vitrail.layers.position import Resize
 class Preprocessing:
     """Preprocessing of a source in evaluation; values that it does not state are None.
 
-    `mean` and `std` are relative to 255; `fit` resizes to size / `crop_fraction` by `squash` (both sides), `crop` (the
-    short side) or `pad` (the long side), and then takes the centre; `interpolation` is the source's name of its filter.
-    `apart` are sentences on what the source does in another way, `bands` the names of its bands, () for colours.
+    `mean` and `std` are relative to `scale`, the value that counts as 1; `fit` resizes to size / `crop_fraction` by
+    `squash` (both sides), `crop` (the short side) or `pad` (the long side), and then takes the centre; `interpolation`
+    is the source's name of its filter. `apart` are sentences on what the source does in another way, `bands` the names of
+    its bands, () for colours.
     """
 
     mean: tuple[float, ...]
@@ -30,6 +31,7 @@ class Preprocessing:
     interpolation: str | None = None
     apart: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
+    scale: float = EIGHT_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def of_own(stated: Mapping[str, Any]) -> Preprocessing:
         stated.get("crop_fraction"),
         stated.get("interpolation", "bicubic"),
         bands=tuple(str(name) for name, *_ in stated.get("bands", ())),
+        scale=stated.get("scale", EIGHT_BITS),
     )
 
 

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
-from vitrail.weights import rules
+from vitrail.weights import keras_files, rules
 from vitrail.weights.detect_layout import CONVERTED
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import detr, eomt, google, huggingface, official, rf_detr, timm
+from vitrail.weights.tables import detr, eomt, google, huggingface, keras, official, rf_detr, timm
 
-Layout = Literal["vitrail", "google", "timm", "huggingface", "official"]
+Layout = Literal["vitrail", "google", "timm", "huggingface", "official", "keras"]
+
+SUFFIXES: Mapping[str, str] = MappingProxyType({"google": ".npz", "keras": ".h5"})
+"""Suffix of the files of a layout, if it is not .safetensors."""
 
 
 def convert(
@@ -37,13 +40,13 @@ def convert(
     `model` and `network` state what the weights do not contain. Settings that do not follow from the tensors are
     stored in the header of a .safetensors file, for reading it again.
 
-    `google` writes an .npz file, the other layouts a .safetensors file. Raise WeightsError if the layout does not
-    support the network, or if the suffix of the file does not match its format.
+    `google` writes an .npz file, `keras` an .h5 file, the other layouts a .safetensors file. Raise WeightsError
+    if the layout does not support the network, or if the suffix of the file does not match its format.
     """
     if to not in get_args(Layout):
         known = get_args(Layout)
         raise UnknownNameError("layout", to, known, f"There are: {', '.join(known)}.")
-    suffix = ".npz" if to == "google" else ".safetensors"
+    suffix = SUFFIXES.get(to, ".safetensors")
     if out.suffix != suffix:
         raise WeightsError(
             f"Weights for {to} are stored in a {suffix} file; use this suffix for the output, not {out.name}."
@@ -59,6 +62,10 @@ def convert(
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
+    elif to == "keras":
+        replace(
+            out, lambda temporary: keras_files.write(temporary, found.config, tensors, found.preprocessing)
+        )
     else:
         metadata = {"format": "pt", CONVERTED: _header(found)}
         replace(out, lambda temporary: save_file(tensors, temporary, metadata=metadata))
@@ -70,7 +77,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
 
     Raise WeightsError if the layout does not support it.
     """
-    tables: Mapping[tuple[str, str], Table] = {
+    tables: Mapping[tuple[str, str], Table | None] = {
         ("vit", "google"): google.vit(getattr(config, "heads", 1)),
         ("vit", "timm"): _timm_vit(config),
         ("vit", "huggingface"): huggingface.VIT,
@@ -84,6 +91,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("swin", "official"): official.SWIN,
         ("supervit", "official"): official.SUPERVIT,
         ("vvt", "official"): official.VVT,
+        ("wetmapformer", "keras"): keras.table(config) if config.family == "wetmapformer" else None,
         ("detr", "official"): detr.table(hub=False, masks="masks.last.weight" in head),
         ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.weight" in head),
         ("rf_detr", "official"): rf_detr.table(),

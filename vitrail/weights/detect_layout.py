@@ -213,7 +213,7 @@ def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str
 def _size_line(config: Any, said: Said) -> str | None:
     """Return a note if the image size was assumed."""
     if (
-        config.family == "vvt"
+        config.family in ("vvt", "wetmapformer")
         or config.size in (said.image, *said.sizes)
         or getattr(config, "position", "") == "relative"
         or getattr(config, "table", None) is not None

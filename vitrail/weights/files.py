@@ -12,16 +12,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
+from vitrail.weights import keras_files, numpy_files
 from vitrail.weights.unwrap_checkpoint import stripped, unwrap
 
 PICKLES = (".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
-SUFFIXES = (".safetensors", ".npz", *PICKLES)
+SUFFIXES = (".safetensors", ".npz", ".h5", *PICKLES)
 
 FOLDER_FILES = (
     "model.safetensors",
@@ -30,12 +30,14 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-Kind = Literal["safetensors", "npz", "pickle"]
+Kind = Literal["safetensors", "npz", "pickle", "keras"]
+
+HDF5 = b"\x89HDF"
+"""The first bytes of Keras' files."""
 
 OTHERS: Mapping[bytes, str] = MappingProxyType(
     {
         b"version https://git-lfs": "a pointer of Git LFS, and not the weights; fetch them: git lfs pull",
-        b"\x89HDF": "a file of Keras (HDF5), which is not read; save the network in PyTorch",
         b"GGUF": "a GGUF file, which is not read; take the .safetensors that it was made from",
         b"<!DOCTYPE": "a web page, and not the weights; download the file itself",
         b"<html": "a web page, and not the weights; download the file itself",
@@ -95,7 +97,7 @@ class _Inert(dict[Any, Any]):
 
 
 def open_weights(path: Path) -> Opened:
-    """Open .safetensors, .npz, .bin, .pth, .pt, .pth.tar, or a folder of timm or Hugging Face, by its content.
+    """Open .safetensors, .npz, .h5, .bin, .pth, .pt, .pth.tar, or a folder of timm or Hugging Face, by its content.
 
     A file with a usual name is read together with the config.json beside it. Raise WeightsError if nothing is there,
     the file is incomplete, or it contains code.
@@ -125,11 +127,13 @@ def _kind(path: Path) -> Kind:
         begin = handle.read(24)
     if what := next((what for mark, what in OTHERS.items() if begin.startswith(mark)), None):
         raise WeightsError(f"{path} is {what}.")
+    if begin.startswith(HDF5):
+        return "keras"
     if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < 1 << 30:
         return "safetensors"
     suffix = path.suffix.lower()
     if begin[:2] == b"PK":
-        return "npz" if suffix == ".npz" or _arrays(path) else "pickle"
+        return "npz" if suffix == ".npz" or numpy_files.holds_arrays(path) else "pickle"
     if begin[:1] == b"\x80" and suffix not in (".npz", ".safetensors"):
         return "pickle"
     if suffix not in SUFFIXES:
@@ -138,32 +142,17 @@ def _kind(path: Path) -> Kind:
     return "pickle" if suffix in PICKLES else "npz" if suffix == ".npz" else "safetensors"
 
 
-def _arrays(path: Path) -> bool:
-    """Return whether a zip file is NumPy's, not torch's."""
-    try:
-        with zipfile.ZipFile(path) as content:
-            return any(name.endswith(".npy") for name in content.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False  # the function that opens it raises the error
-
-
 def _file(path: Path, kind: Kind) -> Opened:
     if kind == "safetensors":
         with safe_open(path, framework="pt") as handle:
             names = handle.keys()
             tensors = stripped({name: handle.get_tensor(name) for name in names})
             return Opened(path, tensors, handle.metadata() or {})
+    if kind == "keras":
+        return Opened(path, keras_files.read_tensors(path), keras_files.FORMAT)
     if kind == "npz":
-        # NumPy does not close a file that it opened itself and could not read.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
-            return Opened(path, {name: _tensor(arrays[name]) for name in arrays.files})
+        return Opened(path, numpy_files.read_arrays(path))
     return _pickled(path)
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    if array.dtype.kind == "V" and array.dtype.itemsize == 2:  # bfloat16, which NumPy does not have
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def _pickled(path: Path) -> Opened:

@@ -103,9 +103,8 @@ def said_of_bands(bands: Sequence[str], known: Sequence[str] = ()) -> str:
     pairs = list(zip(bands, meanings(bands, known), strict=True))
     own = [f"{band} ({names[place]})" for band, place in pairs if place is not None]
     others = [band for band, place in pairs if place is None]
-    parts = [
-        f"{shorten(own, most=6)} {'takes' if len(own) == 1 else 'take'} the kernels of the same band"
-    ] * bool(own)
+    whose = "of the same bands" if known else "of these colours"
+    parts = [f"{shorten(own, most=6)} {'takes' if len(own) == 1 else 'take'} the kernels {whose}"] * bool(own)
     mean = f"the mean of {shorten(names, most=6)}"
     verb = "" if own else " takes" if len(others) == 1 else " take"
     parts += [f"{shorten(others, most=6)}{verb} {mean}"] * bool(others)

@@ -64,6 +64,9 @@ COMPARED = (
     "planes",
     "dilated",
     "query_blocks",
+    "head_dim",
+    "kernel",
+    "as_published",
 )
 """The settings that define a network; size, channels and conventions do not."""
 

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
-from vitrail.weights import detr_files, eomt_files, hub_folder, infer_config, rf_detr_files, rules
+from vitrail.weights import (
+    detr_files,
+    eomt_files,
+    hub_folder,
+    infer_config,
+    keras_files,
+    rf_detr_files,
+    rules,
+)
 from vitrail.weights.conventions import (
     DETR,
     GOOGLE,
@@ -26,7 +34,7 @@ from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.rules import Table
 from vitrail.weights.stated_config import Said
-from vitrail.weights.tables import google, huggingface, official, rf_detr
+from vitrail.weights.tables import google, huggingface, keras, official, rf_detr
 from vitrail.weights.tables import timm as timm_tables
 
 
@@ -53,6 +61,8 @@ class Layout(NamedTuple):
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:
     """Return the layout of the tensors of a file; `family` is that of the network named by the user, if any."""
     names = tensors.keys()
+    if opened.metadata == keras_files.FORMAT:
+        return _keras(opened, tensors)
     if (detector := rf_detr_files.canonical(tensors)) is not None:
         return _rf_detr(opened, detector)
     if found := eomt_files.look(opened, tensors):
@@ -111,6 +121,17 @@ def inferred(opened: Opened, kind: Layout, said: Said) -> Any:
         ) from error
     except WeightsError as error:
         raise WeightsError(f"{opened.path}: {error}") from error
+
+
+def _keras(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:
+    try:
+        found = keras_files.look(tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{opened.path}: {error}") from error
+    conventions = replace(OFFICIAL, name="keras", preprocessing=found.preprocessing)
+    return Layout(
+        keras.table(found.config), lambda *_: found.config, found.tensors, conventions, notes=found.notes
+    )
 
 
 def _rf_detr(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout:

@@ -33,7 +33,9 @@ def published_preprocess(
         crop_fraction=min(1.0, fraction or usual_fraction(fit)),
         interpolation=cast(Interpolation, stated.interpolation) if known else base.interpolation,
     )
-    return replace(base, mean=stated.mean, std=stated.std) if len(stated.mean) == base.channels else base
+    if len(stated.mean) != base.channels:
+        return base
+    return replace(base, mean=stated.mean, std=stated.std, scale=stated.scale)
 
 
 def answering_preprocess(found: Pretrained) -> Preprocess:

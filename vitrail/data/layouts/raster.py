@@ -21,7 +21,7 @@ from vitrail.data.rasters.blocks import WINDOWS, block_side
 from vitrail.data.rasters.facts import RasterFacts
 from vitrail.data.rasters.grid import Grid
 from vitrail.data.rasters.label_layers import VECTORS
-from vitrail.data.rasters.labels import LabelMap, read_labels
+from vitrail.data.rasters.labels import LabelMap, covered, read_labels
 from vitrail.data.rasters.safe import bands_of, is_safe
 from vitrail.data.rasters.samples import Pixels, chosen
 from vitrail.data.rasters.sources import JOIN, SUFFIXES
@@ -81,7 +81,7 @@ def look(tree: Tree) -> Layout | None:
     what = count(len(entries), "tile", "tiles") if tiles else count(len(entries), "window")
     why = f"a raster with labels, because {name} gives classes to places of {own}: {what} of {window} x {window} px."
     notes = (*stack.notes, *labels.notes, *said, _of_blocks(entries, block, tree), *_aside(tree, source))
-    facts = RasterFacts(source.path, stack.bands, stack.grid, window, metres(stack.grid))
+    facts = RasterFacts(source.path, stack.bands, stack.grid, window, metres(stack.grid), covered(labels))
     return Layout(
         "raster", tree.root, why, tuple(entries), notes, truth, truths=frozenset(source.used), sure=True, raster=facts
     )  # fmt: skip
@@ -139,8 +139,9 @@ def _missing(tree: Tree, labels: Path) -> UnknownNameError:
 
 
 def _without_labels(tree: Tree) -> DataError:
+    name = shorten(tree.stack.split(JOIN)) if tree.stack else tree.name
     return DataError(
-        f"{tree.name} has no labels. Name them: --labels training.gpkg (polygons or points with a column class), or a "
+        f"{name} has no labels. Name them: --labels training.gpkg (polygons or points with a column class), or a "
         "raster of classes of the same place. The bands alone are predicted with: vitrail predict MODEL RASTER"
     )
 

@@ -26,6 +26,20 @@ class Band(NamedTuple):
         """The name with the unit."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
+    @property
+    def told(self) -> str:
+        """The name with the unit and the range in training."""
+        return (
+            self.called
+            if self.range is None
+            else f"{self.called}, {self.range[0]:.4g} to {self.range[1]:.4g}"
+        )
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The range of its values in training, or None if it is not known."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 def in_order(
     image: NDArray[Any], found: Sequence[str], wanted: Sequence[str], file: str
@@ -79,19 +93,18 @@ def colour_of(name: str) -> int | None:
     return next((i for i, names in enumerate(COLOURS) if own in names), None)
 
 
-def preview_of(
-    image: NDArray[Any], bands: Sequence[Band]
-) -> NDArray[np.uint8]:  # (h, w, bands) -> (h, w, 3)
+def preview_of(image: NDArray[Any], bands: Sequence[Band]) -> NDArray[np.uint8]:  # (h, w, bands) -> (h, w, 3)
     """Return bands for display: red, green and blue by their names, or else the first ones.
 
     Each is stretched to its range in training, or to its own values if that is unknown.
     """
-    known = {band.name.rpartition(" ")[2].casefold(): place for place, band in reversed(list(enumerate(bands)))}
+    known = {
+        band.name.rpartition(" ")[2].casefold(): place for place, band in reversed(list(enumerate(bands)))
+    }
     chosen = list(range(3 if len(bands) >= 3 else 1))
     for wanted in (COLOURS, RADAR):
         places = [next((known[one] for one in some if one in known), -1) for some in wanted]
         if -1 not in places:
             chosen = places
             break
-    ends = [(bands[place].low, bands[place].high) for place in chosen]
-    return shown(image[..., chosen], [None if None in pair else pair for pair in ends])
+    return shown(image[..., chosen], [bands[place].range for place in chosen])

@@ -90,7 +90,8 @@ def _near(some: NDArray[np.float64], others: NDArray[np.float64], buffer: int) -
     from scipy.spatial import cKDTree  # slow to import
 
     distance, _ = cKDTree(others).query(some, p=np.inf, distance_upper_bound=buffer - 0.5)
-    return np.isfinite(np.asarray(distance))
+    near: NDArray[np.bool_] = np.isfinite(distance)
+    return near
 
 
 def _notes(before: Sequence[Row], after: Sequence[Row], near: int, buffer: int, strata: Strata) -> list[str]:

@@ -9,10 +9,14 @@ from vitrail.data.rasters.grid import Grid
 
 
 class RasterFacts(NamedTuple):
-    """The bands of a stack, its grid, the side of its windows in pixels, and that of a pixel in metres (0: unknown)."""
+    """The bands of a stack, its grid, the side of its windows in pixels, and that of a pixel in metres (0: unknown).
+
+    `covered` is how many pixels of the grid have each class.
+    """
 
     path: str
     bands: tuple[Band, ...]
     grid: Grid
     window: int
     pixel: float
+    covered: tuple[tuple[str, int], ...] = ()

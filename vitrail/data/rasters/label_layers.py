@@ -72,7 +72,7 @@ def read_layer(path: Path, column: str, options: LayoutOptions) -> Layer:
     )  # fmt: skip
 
 
-def _vector(path: Path) -> tuple[dict[str, Sequence[Any]], NDArray[Any], str]:
+def _vector(path: Path) -> tuple[dict[str, list[Any]], NDArray[Any], str]:
     """Return the columns, the shapes and the CRS of a vector file."""
     try:
         raw, shapely = import_module("pyogrio.raw"), import_module("shapely")
@@ -98,7 +98,7 @@ def _vector(path: Path) -> tuple[dict[str, Sequence[Any]], NDArray[Any], str]:
     return columns, np.asarray(shapely.from_wkb(wkb)), str(meta["crs"] or "")
 
 
-def _table(path: Path) -> tuple[dict[str, Sequence[Any]], NDArray[Any], str]:
+def _table(path: Path) -> tuple[dict[str, list[Any]], NDArray[Any], str]:
     """Return the columns of a table, its points, and their CRS: WGS 84 for degrees, else "grid"."""
     try:
         shapely = import_module("shapely")

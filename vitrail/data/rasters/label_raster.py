@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from vitrail.core.errors import DataError
 from vitrail.data.labels import label, natural, shorten
 from vitrail.data.rasters.grid import Grid
-from vitrail.data.rasters.label_shapes import beside, place_of
+from vitrail.data.rasters.label_shapes import beside
 from vitrail.data.rasters.labels import MOST, Colour, LabelMap, blank, strips
 from vitrail.data.rasters.stack import dataset_of, grid_of, rasterio
+from vitrail.data.rasters.warped import corners_beside, warped
 
 _LISTS = frozenset(("class_names", "classnames", "classes", "names", "categories"))
 _ONE = re.compile(r"(?:class|name|value|category)?[_ ]?(\d+)(?:_name)?", re.IGNORECASE)
@@ -37,16 +39,13 @@ def of_raster(path: Path, grid: Grid) -> LabelMap:
     Raises:
         DataError: unreadable, beside the grid, of another size without georeference, or its values are no classes.
     """
-    module = rasterio()
     dataset = dataset_of(path)
     own = grid_of(dataset)
     read, notes = dataset, []
     if own.located and grid.located and own != grid:
-        _refuse_beside(path, dataset, grid)
-        read = import_module("rasterio.vrt").WarpedVRT(
-            dataset, crs=grid.crs, transform=module.Affine(*grid.transform), width=grid.width, height=grid.height,
-            resampling=module.enums.Resampling.nearest, src_nodata=dataset.nodata, nodata=dataset.nodata or 0,
-        )  # fmt: skip
+        if (corners := corners_beside(dataset, grid)) is not None:
+            raise beside(path.name, grid, corners)
+        read = warped(dataset, grid, "nearest", (dataset.nodata, dataset.nodata or 0))
         notes.append(f"{path.name} lies on another grid and is resampled to that of the raster (nearest).")
     elif (own.height, own.width) != (grid.height, grid.width):
         raise DataError(
@@ -104,7 +103,7 @@ def _read(path: Path, read: Any, grid: Grid, top: int, bottom: int) -> NDArray[n
     except module.errors.RasterioError as error:
         raise DataError(f"{path.name} is broken ({error}). Copy it again from where it came from.") from error
     values = np.nan_to_num(values, nan=0.0) if values.dtype.kind == "f" else values
-    whole = values.astype(np.int64)
+    whole: NDArray[np.int64] = values.astype(np.int64)
     if values.dtype.kind == "f" and (whole != values).any():
         raise DataError(
             f"{path.name} holds fractions, so its values are no classes. Give a raster of whole numbers."
@@ -112,23 +111,12 @@ def _read(path: Path, read: Any, grid: Grid, top: int, bottom: int) -> NDArray[n
     return whole
 
 
-def _refuse_beside(path: Path, dataset: Any, grid: Grid) -> None:
-    left, bottom, right, top = import_module("rasterio.warp").transform_bounds(
-        dataset.crs, grid.crs, *dataset.bounds
-    )
-    xs, ys = zip(place_of(grid, 0, 0), place_of(grid, grid.width, grid.height), strict=True)
-    if right <= min(xs) or left >= max(xs) or top <= min(ys) or bottom >= max(ys):
-        raise beside(path.name, grid, [(left, bottom), (right, top)])
-
-
 def _meaning(path: Path, dataset: Any) -> _Meaning:
     """Return the names and colours that tags, the colour table or the file beside the raster (.aux.xml) state."""
     names = {**_in_tags(dataset.tags()), **_in_tags(dataset.tags(1))}
     colours: dict[int, Colour] = {}
-    try:
+    with suppress(ValueError):  # no colour table
         colours = {value: (r, g, b) for value, (r, g, b, _) in dataset.colormap(1).items()}
-    except ValueError:
-        pass  # no colour table
     beside_it = path.with_name(f"{path.name}.aux.xml")
     if beside_it.is_file():
         try:

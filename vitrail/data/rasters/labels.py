@@ -84,6 +84,15 @@ def blank(grid: Grid, number: int) -> NDArray[Any]:
         return np.memmap(file, kind, "r+", shape=shape)
 
 
+def covered(labels: LabelMap) -> tuple[tuple[str, int], ...]:
+    """Return how many pixels each class has."""
+    tally = np.zeros(len(labels.names) + 1, np.int64)
+    rows = max(1, STRIP // labels.classes.shape[1])
+    for top in range(0, len(labels.classes), rows):
+        tally += np.bincount(labels.classes[top : top + rows].ravel(), minlength=len(tally))
+    return tuple(zip(labels.names, tally[1:].tolist(), strict=True))
+
+
 def strips(grid: Grid) -> Iterator[tuple[int, int]]:
     """Yield (top, bottom) of parts of a grid that are made at once."""
     rows = max(1, STRIP // grid.width)

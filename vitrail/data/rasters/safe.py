@@ -20,7 +20,7 @@ def is_safe(names: Iterable[str]) -> bool:
 
 
 def bands_of(names: Sequence[str]) -> list[str]:
-    """Return the rasters with bands: of a SAFE folder those of its granule, each band at its finest, and no previews."""
+    """Return the rasters with bands: of a SAFE folder those of its granule, each at its finest; no previews."""
     safe = is_safe(names)
     best: dict[str, tuple[int, str]] = {}
     others = []

@@ -24,20 +24,28 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.rasters.band_names import name_of_file
 from vitrail.data.rasters.bands import Band, places
 from vitrail.data.rasters.grid import IDENTITY, Grid, Window
+from vitrail.data.rasters.sentinel2 import NO_DATA, is_no_ground, product_of
 from vitrail.data.rasters.sources import JOIN
+from vitrail.data.rasters.warped import corners_beside, warped
 
 _BLOCKS = 64  # MB of decoded blocks that GDAL keeps for all files
 
 
 class _File(NamedTuple):
-    """An opened file on the grid of the stack: `read` is the data set, or its resampled view."""
+    """An opened file on the grid of the stack: `read` is the data set, or its resampled view.
+
+    `empty` is the stored number without data that the file itself does not state, `clouds` the file of clouds on the
+    grid, as (path, data set).
+    """
 
     name: str
     read: Any
     bands: tuple[Band, ...]
     scales: NDArray[np.float32]
     offsets: NDArray[np.float32]
-    note: str
+    notes: tuple[str, ...] = ()
+    empty: float | None = None
+    clouds: tuple[Path, Any] | None = None
 
 
 class Stack:
@@ -46,7 +54,7 @@ class Stack:
     def __init__(self, files: Sequence[_File], grid: Grid) -> None:
         self.grid, self._files = grid, tuple(files)
         self.bands = _unique(files)
-        self.notes = tuple(one.note for one in files if one.note)
+        self.notes = tuple(dict.fromkeys(note for one in files for note in one.notes))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,24 +74,35 @@ class Stack:
         left, top, right, bottom = window
         found = np.full((bottom - top, right - left, len(wanted)), np.nan, np.float32)
         first = 0
+        masks: dict[Path, NDArray[np.bool_]] = {}
         for file in self._files:
             own = [
                 (at, place - first) for at, place in enumerate(wanted) if 0 <= place - first < len(file.bands)
             ]
             if own:
-                self._fill(found, file, window, own)
+                self._fill(found, file, window, own, masks)
             first += len(file.bands)
         return found
 
     def _fill(
-        self, found: NDArray[np.float32], file: _File, window: Window, own: Sequence[tuple[int, int]]
+        self,
+        found: NDArray[np.float32],
+        file: _File,
+        window: Window,
+        own: Sequence[tuple[int, int]],
+        masks: dict[Path, NDArray[np.bool_]],
     ) -> None:
+        """Put bands of one file into a window; `masks` keeps what is no ground of files of clouds already read."""
         left, top, right, bottom = window
         inside = (max(left, 0), max(top, 0), min(right, self.grid.width), min(bottom, self.grid.height))
         if inside[0] >= inside[2] or inside[1] >= inside[3]:
             return
         at, which = [pair[0] for pair in own], [pair[1] for pair in own]
         values = _values(file, inside, which)
+        if file.empty is not None:
+            values[values == file.empty] = np.nan
+        if file.clouds is not None:
+            values[:, _no_ground(file.clouds, inside, masks)] = np.nan
         values = values * file.scales[which, None, None] + file.offsets[which, None, None]
         rows, cols = slice(inside[1] - top, inside[3] - top), slice(inside[0] - left, inside[2] - left)
         found[rows, cols, at] = values.transpose(1, 2, 0)
@@ -175,33 +194,53 @@ def _on_grid(path: Path, dataset: Any, own: Grid, grid: Grid) -> _File:
     bands = _bands(path, dataset)
     scales, offsets = np.asarray(dataset.scales, np.float32), np.asarray(dataset.offsets, np.float32)
     if own == grid:
-        return _File(path.name, dataset, bands, scales, offsets, "")
+        return _of_product(path, _File(path.name, dataset, bands, scales, offsets), grid)
     if not (own.located and grid.located):
         raise DataError(
             f"{path.name} has {own.width} x {own.height} pixels without a place on the Earth, the others "
             f"{grid.width} x {grid.height}. Georeference it, or give it the same pixels."
         )
-    module = rasterio()
-    view = import_module("rasterio.vrt").WarpedVRT(
-        dataset, crs=grid.crs, transform=module.Affine(*grid.transform), width=grid.width, height=grid.height,
-        resampling=module.enums.Resampling.bilinear, src_nodata=dataset.nodata, nodata=np.nan, dtype="float32",
-    )  # fmt: skip
-    _refuse_apart(path, dataset, grid)
-    note = f"{path.name} is resampled (bilinear) from {_pixels(own)} to {_pixels(grid)}."
-    return _File(path.name, view, bands, scales, offsets, note)
-
-
-def _refuse_apart(path: Path, dataset: Any, grid: Grid) -> None:
-    """Raise DataError for a file that lies beside the grid."""
-    left, bottom, right, top = import_module("rasterio.warp").transform_bounds(
-        dataset.crs, grid.crs, *dataset.bounds
-    )
-    a, _, c, _, e, f = grid.transform
-    xs, ys = sorted((c, c + a * grid.width)), sorted((f, f + e * grid.height))
-    if right <= xs[0] or left >= xs[1] or top <= ys[0] or bottom >= ys[1]:
+    nodata = NO_DATA if dataset.nodata is None and product_of(path) is not None else dataset.nodata
+    view = warped(dataset, grid, "bilinear", (nodata, np.nan), "float32")
+    if corners_beside(dataset, grid) is not None:
         raise DataError(
             f"{path.name} lies beside the other files: they share no place. Give files of one area."
         )
+    note = f"{path.name} is resampled (bilinear) from {_pixels(own)} to {_pixels(grid)}."
+    return _of_product(path, _File(path.name, view, bands, scales, offsets, (note,)), grid)
+
+
+def _of_product(path: Path, file: _File, grid: Grid) -> _File:
+    """Return a file with the reflectance and the clouds of its Sentinel-2 product, if it is of one."""
+    product = product_of(path)
+    if product is None or len(file.bands) != 1:
+        return file
+    scale, offset = product.reflectance(file.bands[0].name)
+    scales, offsets = np.array([scale], np.float32), np.array([offset], np.float32)
+    bands = (file.bands[0]._replace(unit="reflectance"),)
+    clouds = product.clouds and (
+        product.clouds,
+        warped(dataset_of(product.clouds), grid, "nearest", (None, 0)),
+    )
+    return file._replace(
+        bands=bands,
+        scales=scales,
+        offsets=offsets,
+        notes=(*file.notes, product.note()),
+        empty=float(NO_DATA),
+        clouds=clouds or None,
+    )
+
+
+def _no_ground(
+    clouds: tuple[Path, Any], window: Window, masks: dict[Path, NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    path, dataset = clouds
+    if path not in masks:
+        nothing = np.ones(1, np.float32)
+        file = _File(path.name, dataset, (Band("clouds"),), nothing, nothing)
+        masks[path] = is_no_ground(_values(file, window, [0])[0], path)
+    return masks[path]
 
 
 def _pixels(grid: Grid) -> str:
