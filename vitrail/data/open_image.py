@@ -17,7 +17,7 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.data import archives, containers, parts
 from vitrail.data.decode import Decoded, decode
-from vitrail.data.rasters.bands import preview_of
+from vitrail.data.rasters.bands import Band, preview_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.stack import open_stack
 
@@ -121,7 +121,7 @@ def load(
     """
     if parts.is_raster(part):
         found = _raster(root, path, part, bands)
-        return found if raw else Decoded(preview_of(found.image, found.bands), ())
+        return found if raw else Decoded(preview_of(found.image, [Band(name) for name in found.bands]), ())
     return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw, bands), path, part)
 
 

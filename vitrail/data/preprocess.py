@@ -13,7 +13,8 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
 from vitrail.data.batch import Geometry
-from vitrail.data.rasters.bands import Band
+from vitrail.data.decode import preview
+from vitrail.data.rasters.bands import Band, preview_of
 from vitrail.data.resize import INTERPOLATIONS, Interpolation
 from vitrail.data.view import Drawn, Plan, View, geometry_of
 
@@ -102,6 +103,15 @@ class Preprocess:
     def dtype(self) -> type[np.uint8 | np.float32]:
         """The input type of an exported graph: float32 for raw images, which can also contain NaN."""
         return np.float32 if self.raw else np.uint8
+
+    def visible(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Return an image that these steps take for display, uint8 (height, width, 1, 3 or 4).
+
+        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`.
+        """
+        if self.bands:
+            return preview_of(image, self.bands)
+        return preview(image) if self.raw else image
 
     def view(self, shape: tuple[int, int], augment: Augment | None = None, key: int = -1) -> View:
         """Return the view of an image (height, width): as in prediction, or augmented with the seed `key`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -98,12 +99,22 @@ def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(turns.get(orientation, array))
 
 
-def shown(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return raw values (height, width, bands) as uint8 (height, width, 3), each band stretched to its range."""
+def shown(image: NDArray[Any], ranges: Sequence[tuple[float, float] | None] = ()) -> NDArray[np.uint8]:
+    """Return raw values (height, width, bands) as uint8 (height, width, 3); missing data is black.
+
+    Each band is stretched to its range in `ranges`, or to its own values where that is None.
+    """
     bands = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     values = bands.astype(np.float32)
-    if np.isnan(values).all():
-        return np.zeros((*image.shape[:2], 3), np.uint8)
-    low, high = np.nanpercentile(values, _SEEN, axis=(0, 1))
+    known = [one or _range_of(values[..., i]) for i, one in enumerate(ranges or (None,) * bands.shape[2])]
+    low, high = (np.array(ends, np.float32) for ends in zip(*known, strict=True))
     grey = np.nan_to_num((values - low) / np.maximum(high - low, 1e-12), nan=0.0).clip(0, 1)
     return np.ascontiguousarray(np.broadcast_to(np.round(255 * grey), (*image.shape[:2], 3))).astype(np.uint8)
+
+
+def _range_of(band: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the values that are shown as black and white; (0, 1) where there are no data."""
+    if np.isnan(band).all():
+        return 0.0, 1.0
+    low, high = np.nanpercentile(band, _SEEN)
+    return float(low), float(high)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import SettingError, VitrailError
+from vitrail.data.loader import load_for
 from vitrail.data.manifest import Manifest, Row, group_key
-from vitrail.data.open_image import load
 from vitrail.evaluate.collect_answers import evaluate
 from vitrail.infer.backends import PLAIN
 from vitrail.infer.operating_points import beaten
@@ -107,11 +107,7 @@ def headline_text(row: Mapping[str, Any]) -> str:
 
 def _readers(predictor: Predictor, images: Images) -> list[Reader]:
     steps, root = predictor.preprocess, images.manifest.root
-    return [partial(_read, root, row, steps.channels, steps.raw) for row in images.rows]
-
-
-def _read(root: Any, row: Row, channels: int, raw: bool) -> Any:
-    return load(root, row.path, channels, row.part, raw=raw).image
+    return [partial(load_for, steps, root, row) for row in images.rows]
 
 
 def _evaluated(predictor: Predictor, point: OperatingPoint, runner: Runner, images: Images) -> Evaluation:

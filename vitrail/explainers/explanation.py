@@ -15,7 +15,6 @@ from torch import Tensor
 
 from vitrail import plots
 from vitrail.core.errors import SettingError
-from vitrail.data.decode import preview
 from vitrail.explainers.faithfulness import SHUFFLES, Baseline, Faithfulness, tested
 from vitrail.explainers.fast_scores import FastScores, Precision, ScoringNetwork
 from vitrail.explainers.methods import build_explainer, compatible_methods
@@ -134,7 +133,7 @@ class ImageExplainer:
         # Occlusion cells fill the whole input; overlapping tokens leave a rim around their centres.
         rim = 0.0 if method == "occlusion" else subject.spec.overlap_margin
         heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
-        image = preview(self.ready.image) if self.predictor.preprocess.raw else self.ready.image
+        image = self.predictor.preprocess.visible(self.ready.image)
         asked = self.predictor.task.asked(subject.prediction, self.output)
         named = asked.choice if asked else of or self.choices[0]
         return Explanation(method, self.prediction, grid, heat, image, named, asked=asked)

@@ -14,9 +14,9 @@ from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.text import command
 from vitrail.data.changed_images import load_unchanged
-from vitrail.data.decode import decode
 from vitrail.data.manifest import VAL
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.rasters.whole_file import decode_for
 from vitrail.infer.inputs import expand
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.proof_images import spread
@@ -79,9 +79,7 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
     left = looked_at(opened)
     for source in expand(pictures):
         try:
-            picture = decode(
-                source.open(), opened.preprocess.channels, source.called, opened.preprocess.raw
-            ).image
+            picture = decode_for(opened.preprocess, source.open(), source.called)
         except DataError as error:
             yield str(error)
             continue

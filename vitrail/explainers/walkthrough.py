@@ -194,15 +194,14 @@ def from_rows(rows: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
 
 
 def _input(subject: Subject, image: Any) -> Tensor:
-    from vitrail.data.decode import as_array, decode
+    from vitrail.data.decode import as_array
+    from vitrail.data.rasters.whole_file import decode_for
 
-    channels, raw = subject.preprocess.channels, subject.preprocess.raw
+    steps = subject.preprocess
     if isinstance(image, str | Path):
-        array = decode(Path(image), channels, raw=raw).image
+        array = decode_for(steps, Path(image))
+    elif isinstance(image, bytes):
+        array = decode_for(steps, image)
     else:
-        array = (
-            decode(image, channels, raw=raw).image
-            if isinstance(image, bytes)
-            else as_array(image, channels, raw)
-        )
-    return subject.preprocess.eval(array)[0][None]
+        array = as_array(image, steps.channels, steps.raw)
+    return steps.eval(array)[0][None]

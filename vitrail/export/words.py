@@ -73,10 +73,28 @@ def input_words(steps: Preprocess, form: Form) -> dict[str, Any]:
         "dtype": steps.dtype.__name__,
         "shape": ["batch", *sides] if form.batch else sides,
         "layout": form.layout,
-        "color_order": "bands, as in training" if steps.raw else COLOURS[steps.channels],
-        "range": [0, int(steps.scale) if steps.scale == int(steps.scale) else steps.scale],
+        "color_order": _order(steps),
+        **_ranges(steps),
         "is": _taken(steps, form),
     }
+
+
+def _order(steps: Preprocess) -> str:
+    if steps.bands:
+        return ", ".join(steps.band_names)
+    return "bands, as in training" if steps.raw else COLOURS[steps.channels]
+
+
+def _ranges(steps: Preprocess) -> dict[str, Any]:
+    """Return the range of values, or the name, unit and range in training of each band."""
+    if not steps.bands:
+        return {"range": [0, int(steps.scale) if steps.scale == int(steps.scale) else steps.scale]}
+    bands = [
+        {"name": band.name, "unit": band.unit, "training_range": band.range and list(band.range)}
+        for band in steps.bands
+    ]
+    sides = {"window": steps.window} if steps.window else {}
+    return {"bands": bands, **sides, **({"pixel_metres": steps.pixel} if steps.pixel else {})}
 
 
 def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
@@ -132,6 +150,15 @@ def _novelty_words(abstention: Abstention | None) -> dict[str, str]:
 
 def decoding(steps: Preprocess) -> str:
     """Explain how to decode an image file to the input, for other programs."""
+    if steps.bands:
+        told = "; ".join(band.told for band in steps.bands)
+        size = (
+            f" Give windows of {steps.window} x {steps.window} px, not a whole scene." if steps.window else ""
+        )
+        return (
+            f"Read these bands by their names, in this order, with the range of each in training: {told}. Apply scale "
+            f"and offset of the file, and give NaN where there is no data; do not rescale them otherwise.{size}"
+        )
     if steps.raw:
         return "Use the values of the file, all bands, with NaN where there is no data; do not rescale them."
     return (
@@ -220,7 +247,10 @@ def beside(predictor: Predictor, form: Form, file: str) -> dict[str, Any]:
 def _taken(steps: Preprocess, form: Form) -> str:
     many = "images of one size, " if form.batch else "one image, "
     axes = ("batch × " if form.batch else "") + "height × width × channels"
-    if steps.raw:
+    if steps.bands:
+        named = ", ".join(band.called for band in steps.bands)
+        what = f"float32, the bands {named} in this order, in their units, NaN means no data"
+    elif steps.raw:
         what = f"float32, {steps.channels} bands, {steps.scale:g} means 1 and NaN means no data"
     else:
         what = f"uint8, {COLOURS[steps.channels]}, 0 to 255"

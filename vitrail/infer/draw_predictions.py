@@ -13,7 +13,6 @@ from vitrail.core.files import make_folder
 from vitrail.core.files import replace as replace_file
 from vitrail.core.text import printable
 from vitrail.data import own_outputs
-from vitrail.data.decode import preview
 from vitrail.infer.inputs import Source
 from vitrail.infer.predictor import Answer, Predictor
 
@@ -68,7 +67,7 @@ class Drawing:
     def write(self, source: Source, answer: Answer) -> dict[str, str]:
         """Write the image with its prediction, and the files of the prediction; return their names by kind ("mask")."""
         image = self.predictor.decoded(source)
-        visible = preview(image) if self.predictor.preprocess.raw else image
+        visible = self.predictor.preprocess.visible(image)
         drawn = self.predictor.task.render(plots.of_array(visible), answer.prediction)
         files: Mapping[str, bytes] = getattr(answer.prediction, "files", dict)()
         place = self._free(self.folder / _place(source), (".png", *files))

@@ -18,9 +18,9 @@ from vitrail import __version__
 from vitrail.core.errors import DataError, RunError, SettingError, VitrailError
 from vitrail.core.text import command
 from vitrail.data.batch import Batch, Geometry
-from vitrail.data.decode import as_array, decode
+from vitrail.data.decode import as_array
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.rasters.whole_file import read_whole
+from vitrail.data.rasters.whole_file import decode_for
 from vitrail.data.spacing import Spacing, stated
 from vitrail.infer.inputs import Source, expand
 from vitrail.infer.operating_points import chosen, dial
@@ -273,23 +273,14 @@ class Predictor:
 
         Returns uint8 (height, width, channels), or the values of the file for raw images.
         """
-        channels, raw = self.preprocess.channels, self.preprocess.raw
-        if self.preprocess.bands and isinstance(image, Source | str | Path | bytes):
-            return self._bands(image)
+        steps = self.preprocess
         if isinstance(image, Source):
-            return decode(image.open(), channels, image.called, raw).image
+            return decode_for(steps, image.open(), image.called)
         if isinstance(image, str | Path):
-            return decode(Path(image), channels, raw=raw).image
+            return decode_for(steps, Path(image))
         if isinstance(image, bytes):
-            return decode(image, channels, raw=raw).image
-        return as_array(image, channels, raw)
-
-    def _bands(self, image: Source | str | Path | bytes) -> NDArray[Any]:
-        """Return the named bands of a raster file (height, width, bands)."""
-        if isinstance(image, Source):
-            return read_whole(image.open(), self.preprocess, image.called)
-        where = image if isinstance(image, bytes) else Path(image)
-        return read_whole(where, self.preprocess, "the image" if isinstance(where, bytes) else str(where))
+            return decode_for(steps, image)
+        return as_array(image, steps.channels, steps.raw)
 
     def answers(
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None

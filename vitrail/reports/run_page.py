@@ -12,7 +12,6 @@ from PIL.Image import open as open_picture
 
 from vitrail import plots
 from vitrail.core.text import clock
-from vitrail.data.decode import preview
 from vitrail.data.labels import count, shorten
 from vitrail.data.loader import load_for
 from vitrail.data.manifest import KEPT, Manifest
@@ -243,7 +242,7 @@ class _Layout:
 
     def _explained(self, predictor: Predictor, shot: Shot, method: str | None) -> dict[str, Any]:
         image = self._image(predictor.preprocess, shot)
-        plain = plots.of_array(preview(image) if predictor.preprocess.raw else image)
+        plain = plots.of_array(predictor.preprocess.visible(image))
         figure = explain(predictor, image, method).figure(LARGE) if method else plots.shown(plain)
         figure.thumbnail((WIDTH, WIDTH))
         return {"image": plots.photo_uri(figure), "shot": shot}
@@ -260,7 +259,7 @@ class _Layout:
         width, pictures = WIDE if panels else WIDTH, []
         for shot in overlays.shots:
             image = self._image(drawer.preprocess, shot)
-            visible = preview(image) if drawer.preprocess.raw else image
+            visible = drawer.preprocess.visible(image)
             figure = plots.shown(self._drawn(drawer, plots.of_array(visible), image, shot))
             figure.thumbnail((width, width))
             pictures.append({"image": plots.photo_uri(figure), "shot": shot})

@@ -17,6 +17,7 @@ from vitrail.core.errors import DataError, SettingError
 from vitrail.core.seeds import derive
 from vitrail.data.batch import Batch
 from vitrail.data.doctor import workers
+from vitrail.data.labels import shorten
 from vitrail.data.manifest import Row, group_key
 from vitrail.data.open_image import load
 from vitrail.explainers.occlusion import cell_grid
@@ -102,6 +103,11 @@ def refuse_unfit(predictor: Predictor) -> None:
         raise SettingError(
             f"Robustness is measured for answers that are right or wrong, such as classes. The task {task.name} has "
             "none (it has no `losses`). Leave out --robustness."
+        )
+    if steps.bands:
+        raise SettingError(
+            "Robustness is measured by corruptions of photographs (blur, JPEG, weather). This model reads the "
+            f"bands {shorten(steps.band_names)}, for which those mean nothing. Leave out --robustness."
         )
     if steps.raw or steps.channels not in {1, 3, 4} or steps.zoom is not None:
         raise SettingError(

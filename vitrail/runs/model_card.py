@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from vitrail import __version__
+from vitrail.data.preprocess import Preprocess
 from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
 from vitrail.tasks.result import (
@@ -82,9 +83,23 @@ def _about(header: Header, labels: Sequence[str], report: Mapping[str, Any]) -> 
     return [
         *([f"- Classes: {', '.join(labels[:CLASSES])}{more}"] if labels else []),
         f"- Input: {size} px, fitted by {header.preprocess['fit']}",
+        *_bands(header),
         f"- Started from: {start}",
         f"- Trained in {report['seconds']:.0f} s with vitrail {__version__}",
         "",
+    ]
+
+
+def _bands(header: Header) -> list[str]:
+    """Return lines on the named bands: unit and range in training, in the order of the network."""
+    steps = Preprocess.from_dict(header.preprocess)
+    if not steps.bands:
+        return []
+    pixel = f" with pixels of {steps.pixel:g} m" if steps.pixel else ""
+    windows = f", in windows of {steps.window} × {steps.window} px{pixel}" if steps.window else ""
+    return [
+        f"- Reads {len(steps.bands)} bands by name{windows}:",
+        *(f"    - {band.told}" for band in steps.bands),
     ]
 
 

@@ -100,6 +100,7 @@ class Engine:
             weights=predictor.header.weights,
             licence=predictor.header.licence or "",
             notes=tuple(self.notes),
+            bands=predictor.preprocess.bands,
         )
 
     def computed(self, batch: Batch) -> Done:
@@ -207,7 +208,7 @@ class Engine:
     def _decoding(self) -> float:
         """Return seconds of a core for a pixel of an image file."""
         steps = self.predictor.preprocess
-        image = generated(0, steps.channels, steps.scale, steps.raw)
+        image = generated(0, steps)
         request = next(iter(self._requests.values()))
         times, data = [], file_of(image)
         for name in self._requests:  # all the way, so that the first request is as quick as the tenth

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from vitrail.data.rasters.bands import Band
 from vitrail.serve.speeds import Line
 
 UNEXPLAINED = "This model cannot be explained: it is an exported graph, or looks through windows."
@@ -125,6 +126,7 @@ class Facts:
     weights: str = ""
     licence: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
+    bands: tuple[Band, ...] = ()
 
 
 class Ready(NamedTuple):

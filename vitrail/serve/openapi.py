@@ -141,6 +141,9 @@ class Card(BaseModel):
     labels: list[str]
     sha256: str
     input: list[int] = Field(description="Channels, height and width of the network's input.")
+    bands: list[dict[str, Any]] = Field(
+        description="Bands that files must hold: name, unit, range in training."
+    )
     weights: str
     licence: str
     points: list[dict[str, Any]] = Field(description="Operating points, the most accurate first.")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vitrail.core.errors import VitrailError
 from vitrail.data.manifest import VAL
+from vitrail.data.preprocess import Preprocess
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Reader, readers_of, root_of, usable
 from vitrail.runs.run import open_run
@@ -29,15 +30,21 @@ def check_images(predictor: Predictor, model: str) -> tuple[list[Reader], bool]:
         return usable(readers_of(run, root_of(run), (VAL,), predictor.preprocess, CHECKED)), True
     except (VitrailError, OSError):
         steps = predictor.preprocess
-        return [
-            partial(generated, number, steps.channels, steps.scale, steps.raw) for number in range(GENERATED)
-        ], False
+        return [partial(generated, number, steps) for number in range(GENERATED)], False
 
 
-def generated(number: int, channels: int, scale: float, raw: bool) -> Any:
-    """Return an image like a photograph (375, 500, channels): no file of the user's is here."""
-    image = _photograph(number, channels)
-    return (image.astype(np.float32) * (scale / 255)) if raw else image
+def generated(number: int, steps: Preprocess) -> Any:
+    """Return an image as a model reads it, like a photograph: no file of the user's is here.
+
+    It is (375, 500, channels), or for windows of a raster (window, window, bands) with values two deviations around
+    the mean of each band.
+    """
+    image = _photograph(number, steps.channels)
+    if not steps.bands:
+        return (image.astype(np.float32) * (steps.scale / 255)) if steps.raw else image
+    mean, std = np.asarray(steps.mean), np.asarray(steps.std)
+    values = (steps.scale * (mean + (image / 63.75 - 2) * std)).astype(np.float32)
+    return values[: steps.window, : steps.window] if steps.window else values
 
 
 def _photograph(number: int, channels: int = 3) -> Any:

@@ -42,6 +42,7 @@ async def card(request: Request) -> Card:
         labels=list(facts.labels),
         sha256=facts.sha256,
         input=[facts.channels, *facts.size],
+        bands=[band._asdict() for band in facts.bands],
         weights=facts.weights,
         licence=facts.licence,
         points=points,

@@ -17,6 +17,7 @@ from vitrail.reports.evaluate_model import evaluate_run
 from vitrail.runs.train_options import TrainOptions, seconds
 from vitrail.studies.learning_curves import refuse_few, stratified
 from vitrail.tasks.result import Number
+from vitrail.training.adapted_weights import refuse_guess
 from vitrail.training.fit import start, with_class_weights
 from vitrail.training.progress import Listener, note
 from vitrail.training.resolve_recipe import plan
@@ -75,6 +76,7 @@ def half_and_whole(
         DataError: too few images.
     """
     refuse_few(prepared)
+    refuse_guess(prepared, options)
     trained = [_trained(source, _share(prepared, share), options, listeners) for share in SHARES]
     (recipe, half, name), (_, whole, _) = trained
     return HalfAndWhole(recipe.model.name, recipe.training.tune, half, whole, name)

@@ -22,6 +22,7 @@ from vitrail.runs.device import device_for
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.train_options import TrainOptions
 from vitrail.tasks.probe import DenseProbe, PerImageProbe, Vectors, Whole
+from vitrail.training.adapted_weights import refuse_guess
 from vitrail.training.draft import ProbeData, probe_data
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.initialization import InitialState, build_from_recipe
@@ -132,7 +133,9 @@ def refuse_few(prepared: Prepared) -> None:
 def _opened(
     source: str, prepared: Prepared, options: TrainOptions, listeners: Sequence[Listener]
 ) -> tuple[Recipe, InitialState]:
-    planned = plan(source, prepared, replace(options, tune="draft"))
+    drafted = replace(options, tune="draft")
+    refuse_guess(prepared, drafted)
+    planned = plan(source, prepared, drafted)
     note(listeners, list(planned.reasons))
     start = build_from_recipe(planned.recipe, prepared.manifest.truth)
     if not isinstance(getattr(start.task, "probe", None), PerImageProbe):

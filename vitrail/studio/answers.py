@@ -102,10 +102,9 @@ def views_of(predictor: Predictor) -> Views:
 def drawing(predictor: Predictor, path: Path) -> Image:
     """Return a picture with the answer drawn on it by the task."""
     from vitrail import plots
-    from vitrail.data.decode import preview
 
     image = predictor.decoded(path)
-    shown = plots.of_array(preview(image) if predictor.preprocess.raw else image)
+    shown = plots.of_array(predictor.preprocess.visible(image))
     return predictor.task.render(shown, predictor([image])[0])
 
 

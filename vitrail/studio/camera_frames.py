@@ -63,9 +63,8 @@ def _looked(glance: Glance) -> dict[str, Any] | None:
 
 def _drawn(live: LiveAttention, image: NDArray[Any], glance: Glance) -> str:
     from vitrail import plots
-    from vitrail.data.decode import preview
 
-    shown = plots.of_array(preview(image) if live.predictor.preprocess.raw else image)
+    shown = plots.of_array(live.predictor.preprocess.visible(image))
     buffer = BytesIO()
     live.predictor.task.render(shown, glance.prediction).convert("RGB").save(buffer, "JPEG", quality=80)
     return b64encode(buffer.getvalue()).decode()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitrail.core.errors import VitrailError
-from vitrail.data.decode import decode, preview
+from vitrail.data.decode import decode
 from vitrail.data.manifest import Row
 from vitrail.data.open_image import load
 from vitrail.studio.run_files import RunFiles
@@ -48,16 +48,21 @@ def missing() -> Response:
 
 def image_of_row(run: RunFiles, row: Row) -> Image.Image:
     """Return an image of a run. DataError if it is not where the run saw it."""
-    root, (channels, raw) = run.root(), run.bands()
-    image = load(root if root is not None else run.folder, row.path, channels, row.part, raw=raw).image
-    return visible(preview(image) if raw else image)
+    root, (channels, steps) = run.root() or run.folder, run.bands()
+    if steps is None:
+        return visible(load(root, row.path, channels, row.part).image)
+    names = steps.band_names
+    return visible(steps.visible(load(root, row.path, channels, row.part, raw=True, bands=names).image))
 
 
 def image_of_file(run: RunFiles, path: Path) -> Image.Image:
     """Return a file as an image, read as the model of a run reads it."""
-    channels, raw = run.bands()
-    image = decode(path, channels, path.name, raw).image
-    return visible(preview(image) if raw else image)
+    channels, steps = run.bands()
+    if steps is None:
+        return visible(decode(path, channels, path.name).image)
+    from vitrail.data.rasters.whole_file import decode_for
+
+    return visible(steps.visible(decode_for(steps, path, path.name)))
 
 
 def visible(array: NDArray[Any]) -> Image.Image:

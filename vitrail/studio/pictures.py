@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from shutil import rmtree
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.files import writing
 from vitrail.data.decode import decode
 from vitrail.studio.workspace import safe_name
+
+if TYPE_CHECKING:
+    from vitrail.data.preprocess import Preprocess
 
 MOST_BYTES = 64 << 20
 """Largest size of one picture in bytes."""
@@ -36,7 +39,7 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, name: str, data: bytes, bands: tuple[int, bool] = (3, False)) -> Picture:
+    def add(self, name: str, data: bytes, bands: tuple[int, Preprocess | None] = (3, None)) -> Picture:
         """Keep a picture that a model reads with these `bands` (`RunFiles.bands`).
 
         Raises:
@@ -45,8 +48,13 @@ class Pictures:
         shown = safe_name(name or "picture.png")
         if len(data) > MOST_BYTES:
             raise DataError(f"{shown} is larger than {MOST_BYTES >> 20} MB. Make it smaller.")
-        channels, raw = bands
-        decode(data, channels, shown, raw)
+        channels, steps = bands
+        if steps is None:
+            decode(data, channels, shown)
+        else:
+            from vitrail.data.rasters.whole_file import decode_for
+
+            decode_for(steps, data, shown)
         key = blake2b(data, digest_size=12).hexdigest()
         path = self.folder / key / shown
         with writing(path):

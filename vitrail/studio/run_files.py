@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitrail.core.config import read_mapping
 from vitrail.core.errors import DataError, RunError
@@ -18,6 +18,9 @@ from vitrail.data.truth import Truth
 from vitrail.runs.run_archive import SAMPLES, model_header
 from vitrail.tasks.result import Result
 from vitrail.tasks.result_file import result_from_dict
+
+if TYPE_CHECKING:
+    from vitrail.data.preprocess import Preprocess
 
 ONE_NAME = "class"
 """The kind of truth of which an image has exactly one name, which a click can replace by another."""
@@ -90,10 +93,18 @@ class RunFiles:
         task = self.header().get("task", {})
         return tuple(map(str, task.get("labels", ()) or task.get("truth", {}).get("names", ())))
 
-    def bands(self) -> tuple[int, bool]:
-        """Return the number of channels that its model reads, and whether it reads the values of files as they are."""
+    def bands(self) -> tuple[int, Preprocess | None]:
+        """Return the number of channels that its model reads, and its steps if it reads files as they are.
+
+        Photographs need no steps to be shown, and so no torch in this process.
+        """
         steps = self.header().get("preprocess", {}) if self.model.is_file() else {}
-        return int(steps.get("channels", 3)), bool(steps.get("raw", False))
+        channels = int(steps.get("channels", 3))
+        if not steps.get("bands") and steps.get("scale", 255) == 255 and channels in {1, 3, 4}:
+            return channels, None
+        from vitrail.data.preprocess import Preprocess
+
+        return channels, Preprocess.from_dict(steps)
 
     def root(self) -> Path | None:
         """Return the folder that the paths of its images are relative to, or None if nothing names it.

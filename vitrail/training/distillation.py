@@ -15,7 +15,9 @@ from torch.nn.functional import interpolate
 from vitrail.core.catalog import DISTILL
 from vitrail.core.environment import expanded
 from vitrail.core.errors import SettingError, WeightsError
+from vitrail.data.labels import shorten
 from vitrail.data.preprocess import Preprocess
+from vitrail.data.rasters.bands import places
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32
 from vitrail.infer.predictor import Predictor
 from vitrail.layers.heads import DistilledHead, Head, LinearHead, Output
@@ -49,6 +51,7 @@ class Teacher:
                 f"The teacher takes {opened.preprocess.channels} channels and the student {student.channels}. "
                 "Choose another teacher."
             )
+        places = _bands_of(opened.preprocess, student)
         if opened.preprocess.scale != student.scale:
             raise SettingError(
                 f"White is {opened.preprocess.scale:g} for the teacher and {student.scale:g} for the student. "
@@ -57,6 +60,7 @@ class Teacher:
         self.network = opened.network.eval().requires_grad_(False)
         self.preprocess, self.student = opened.preprocess, student
         self.columns = list(opened.columns)
+        self._places = places
         self._check = Bf16Check()
         self._checked = False
 
@@ -65,6 +69,7 @@ class Teacher:
         """Return the teacher's logits: (b, channels, height, width) -> (b, k)."""
         self.network.to(images.device)
         pixels = self.student.restore(images.float())
+        pixels = pixels if self._places is None else pixels[:, self._places]
         fitted = interpolate(pixels, self.preprocess.size, mode=self.preprocess.interpolation, antialias=True)
         mean, std = (
             self.preprocess.scale * torch.tensor(part, device=images.device).view(-1, 1, 1)
@@ -87,6 +92,23 @@ class Teacher:
         with torch.autocast(kind, torch.bfloat16, enabled=rounds and self._check.faithful):
             output: Output = self.network({"images": images})
         return output
+
+
+def _bands_of(teacher: Preprocess, student: Preprocess) -> list[int] | None:
+    """Return where the teacher's bands stand in the student's images, or None where they have no other order.
+
+    Raises:
+        SettingError: their bands are others.
+    """
+    own, other = teacher.band_names, student.band_names
+    if own == other:
+        return None
+    if sorted(map(str.casefold, own)) != sorted(map(str.casefold, other)):
+        told = [shorten(names, most=12) or "colours" for names in (own, other)]
+        raise SettingError(
+            f"The teacher reads {told[0]}, the student {told[1]}. Choose a teacher of the same bands."
+        )
+    return places(other, own, "The student's image")
 
 
 def open_teacher(source: str, labels: Sequence[str], student: Preprocess) -> Teacher:

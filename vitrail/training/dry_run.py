@@ -19,6 +19,7 @@ from vitrail.runs.device import device_for
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import open_run
 from vitrail.runs.train_options import TrainOptions
+from vitrail.training.adapted_weights import refuse_guess
 from vitrail.training.batch_size_finder import forecast, images_per_step, measure, with_measured_settings
 from vitrail.training.fit import prepared_for
 from vitrail.training.initialization import InitialState, build_from_recipe
@@ -86,6 +87,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     """Check the data, make the plan and measure one step. Nothing is written."""
     validate(options)
     prepared = prepared_for(data, options)
+    refuse_guess(prepared, options)
     planned = plan(data, prepared, options)
     if planned.full is None:
         can_be_trained(prepared.manifest, prepared.targets.strata)

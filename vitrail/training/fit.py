@@ -32,6 +32,7 @@ from vitrail.runs.passport import hash_of
 from vitrail.runs.recipe import Recipe, layered
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.train_options import TrainOptions
+from vitrail.training.adapted_weights import refuse_guess
 from vitrail.training.batch_size_finder import (
     checked_again,
     measure,
@@ -114,6 +115,7 @@ def train(
     refuse_unwritable_folder(out.parent if options.out and os.path.exists(out) else out)
     prepared = prepared_for(data, options, listeners)
     note(listeners, prepared.opening())
+    refuse_guess(prepared, options)
     planned = plan(str(data), prepared, options)
     note(listeners, list(planned.reasons))
     if planned.full is not None:

@@ -125,7 +125,11 @@ def _open(model: ModelSettings) -> _Opened:
     weights = find_weights(model.weights, model.name, model.settings)
     drop_path = model.drop_path if hasattr(weights.config, "drop_path") else None
     encoder = weights.build(
-        image=model.imgsz, channels=model.channels, drop_path=drop_path, stride=model.stride
+        image=model.imgsz,
+        channels=model.channels,
+        drop_path=drop_path,
+        stride=model.stride,
+        bands=[band.name for band in model.bands],
     )
     base = published_preprocess(weights, model.imgsz, model.channels)
     return _Opened(encoder, _fitted(base, model), weights.licence, weights.name, weights)

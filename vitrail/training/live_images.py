@@ -11,7 +11,6 @@ from PIL.Image import Image
 from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.batch import Batch
-from vitrail.data.decode import preview
 from vitrail.data.loader import ImageDataset, listed, load_for
 from vitrail.data.view import scaled
 from vitrail.explainers.rollout import Rollout
@@ -134,7 +133,7 @@ class Live:
         row = next(row for row in self.validation.rows if row.id == id)
         steps = self.validation.preprocess
         image = load_for(steps, self.validation.root, row)
-        return plots.of_array(preview(image) if steps.raw else image)
+        return plots.of_array(steps.visible(image))
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -10,6 +10,8 @@ from vitrail.data.manifest import TRAIN
 from vitrail.data.prepare import Prepared
 from vitrail.data.rasters.statistics import band_statistics
 from vitrail.layers.tokens import FeatureSpec
+from vitrail.runs.recipe import is_file, settings_of
+from vitrail.runs.train_options import TrainOptions
 from vitrail.training.network_choice import NamedNetwork, NetworkChoice
 
 NETWORK = "wetmapformer"
@@ -22,11 +24,21 @@ _CELLS = 4
 """Number of cells of the last map on each side of a window that is enlarged."""
 
 
-def for_raster(prepared: Prepared, named: NamedNetwork) -> NamedNetwork:
-    """Return the named network, or the one for rasters if the source is one and none is named."""
-    if prepared.layout.raster is None or named.name is not None:
+def for_raster(prepared: Prepared, named: NamedNetwork, weights: str | None = None) -> NamedNetwork:
+    """Return the named network, or the one for rasters if the source is one and names no network or weights."""
+    if prepared.layout.raster is None or named.name is not None or weights not in (None, "none"):
         return named
     return named._replace(name=NETWORK)
+
+
+def measured_weights(options: TrainOptions) -> str | None:
+    """Return the weights that a recipe file states for its own bands, as those of a comparison do; else None."""
+    if options.recipe is None or not is_file(options.recipe):
+        return None
+    model = settings_of(options.recipe).get("model", {})
+    stated: str = model.get("weights") or "none"
+    measured = bool(model.get("bands")) and stated != "none" and options.weights in (None, stated)
+    return stated if measured else None
 
 
 def at_window(

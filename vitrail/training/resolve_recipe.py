@@ -47,7 +47,13 @@ from vitrail.training.network_choice import (
     shapes_of,
     short_side,
 )
-from vitrail.training.raster_recipe import at_window, for_raster, raster_layer, raster_line
+from vitrail.training.raster_recipe import (
+    at_window,
+    for_raster,
+    measured_weights,
+    raster_layer,
+    raster_line,
+)
 from vitrail.training.setting_origins import Layer, origins
 from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
 from vitrail.training.validate_options import refuse_apart, refuse_idle
@@ -93,12 +99,15 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         WeightsError: the weights are not available. Training from scratch is never a silent replacement.
         SettingError: settings that contradict each other.
     """
-    named, shapes = for_raster(prepared, named_network(options)), shapes_of(prepared.manifest)
+    named, shapes = (
+        for_raster(prepared, named_network(options), options.weights),
+        shapes_of(prepared.manifest),
+    )
     side = short_side(shapes)
     network, reasons = (
         fresh_network(side, named)
-        if _from_scratch(source, options, raster=prepared.layout.raster is not None)
-        else pretrained_network(options.weights or "auto", named)
+        if from_scratch(source, options, raster=prepared.layout.raster is not None)
+        else pretrained_network(options.weights or measured_weights(options) or "auto", named)
     )
     task = choose_task(options, prepared.manifest)
     network, sized = _at_size_of_weights(network, named, task.name)
@@ -129,7 +138,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     )
 
 
-def _from_scratch(source: str, options: TrainOptions, *, raster: bool) -> bool:
+def from_scratch(source: str, options: TrainOptions, *, raster: bool) -> bool:
     """Tell whether the training starts from scratch, by the options, the recipe or the built-in data."""
     if options.weights is not None:
         return options.weights == "none"

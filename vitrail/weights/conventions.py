@@ -19,8 +19,8 @@ class Preprocessing:
 
     `mean` and `std` are relative to `scale`, the value that counts as 1; `fit` resizes to size / `crop_fraction` by
     `squash` (both sides), `crop` (the short side) or `pad` (the long side), and then takes the centre; `interpolation`
-    is the source's name of its filter.
-    `apart` are sentences on what the source does in another way.
+    is the source's name of its filter. `apart` are sentences on what the source does in another way, `bands` the names of
+    its bands, () for colours.
     """
 
     mean: tuple[float, ...]
@@ -30,6 +30,7 @@ class Preprocessing:
     crop_fraction: float | None = None
     interpolation: str | None = None
     apart: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
     scale: float = EIGHT_BITS
 
 
@@ -137,6 +138,7 @@ def of_own(stated: Mapping[str, Any]) -> Preprocessing:
         stated["fit"],
         stated.get("crop_fraction"),
         stated.get("interpolation", "bicubic"),
+        bands=tuple(str(name) for name, *_ in stated.get("bands", ())),
         scale=stated.get("scale", EIGHT_BITS),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from vitrail.core.errors import WeightsError
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.position import LearnedPosition, resize_grid
 from vitrail.layers.window_attention import RelativeBias
@@ -19,6 +18,7 @@ from vitrail.models.factory import Size, build, overlapping
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.detect_layout import read
 from vitrail.weights.files import open_weights
+from vitrail.weights.first_layer import fit_bands, fit_channels
 from vitrail.weights.infer_config import preset_of
 from vitrail.weights.read_request import CLASSIFY
 
@@ -49,6 +49,11 @@ class Pretrained:
     things: tuple[str, ...] = ()
 
     @property
+    def bands(self) -> tuple[str, ...]:
+        """The names of the bands that the weights were trained on, () for photographs."""
+        return self.preprocessing.bands if self.preprocessing else ()
+
+    @property
     def network_name(self) -> str:
         """The name of the network: that of our preset or family, else timm's, with the tag of the weights if any.
 
@@ -66,12 +71,13 @@ class Pretrained:
         channels: int | None = None,
         drop_path: float | None = None,
         stride: int | None = None,
+        bands: Sequence[str] = (),
     ) -> Encoder:
         """Return the encoder with these weights, in evaluation mode, fitted to another size or number of channels.
 
         Position tables are resized with the convention of their source, also to the denser grid of overlapping patches
-        (`stride`). One channel gets the sum of the colour kernels (a grey image then gives the same output as
-        R = G = B); other numbers of channels get the mean of the kernels, scaled in the same way.
+        (`stride`). Channels get the mean of the colour kernels, one channel their sum; named `bands` those of what they
+        mean (`vitrail.weights.first_layer`).
         """
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
         changes |= {"patch": overlapping(self.config, stride)}
@@ -85,7 +91,9 @@ class Pretrained:
         if config.family == "timm" and image is not None:
             tensors = _fit_timm(tensors, self.config, config)
         _fit_positions(tensors, before, encoder)
-        _fit_channels(tensors, encoder)
+        if bands:
+            fit_bands(tensors, config, bands, self.bands)
+        fit_channels(tensors, encoder)
         encoder.load_state_dict(tensors)
         return encoder.eval()
 
@@ -138,18 +146,3 @@ def _fit_timm(tensors: dict[str, Tensor], before: Any, after: Any) -> dict[str, 
     encoder.load_state_dict(tensors)
     cast(Any, encoder.net).set_input_size(img_size=after.size)
     return encoder.state_dict()
-
-
-def _fit_channels(tensors: dict[str, Tensor], encoder: Encoder) -> None:
-    """Adapt the kernels of the first convolution, the only tensor that depends on the number of channels."""
-    for name, wanted in encoder.state_dict().items():
-        kernel = tensors[name]
-        if kernel.shape == wanted.shape:
-            continue
-        if kernel.ndim != 4 or (len(kernel), *kernel.shape[2:]) != (len(wanted), *wanted.shape[2:]):
-            raise WeightsError(
-                f"{name} is {tuple(kernel.shape)} in the weights and {tuple(wanted.shape)} in the network: "
-                "these weights fit only their own image size; do not change the size."
-            )
-        total = kernel.sum(1, keepdim=True)
-        tensors[name] = total.expand_as(wanted) / wanted.shape[1]

@@ -26,6 +26,20 @@ class Band(NamedTuple):
         """The name with the unit."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
+    @property
+    def told(self) -> str:
+        """The name with the unit and the range in training."""
+        return (
+            self.called
+            if self.range is None
+            else f"{self.called}, {self.range[0]:.4g} to {self.range[1]:.4g}"
+        )
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The range of its values in training, or None if it is not known."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 def in_order(
     image: NDArray[Any], found: Sequence[str], wanted: Sequence[str], file: str
@@ -63,13 +77,34 @@ def places(found: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
     return [known[name.casefold()] for name in wanted]
 
 
-COLOURS = (("b04", "red", "sr_b4", "vv"), ("b03", "green", "sr_b3", "vh"), ("b02", "blue", "sr_b2", "vv"))
-"""Names of the bands that are shown as red, green and blue; a radar's pair is shown where there are no colours."""
+COLOURS = (("b04", "b4", "red", "sr_b4"), ("b03", "b3", "green", "sr_b3"), ("b02", "b2", "blue", "sr_b2"))
+"""Names of red, green and blue: in words, of Sentinel-2, and of Landsat 8 and 9."""
+
+RADAR = (("vv",), ("vh",), ("vv",))
+"""The bands of a radar that are shown as red, green and blue where there are no colours."""
 
 
-def preview_of(image: NDArray[Any], names: Sequence[str]) -> NDArray[np.uint8]:  # (h, w, bands) -> (h, w, 3)
-    """Return bands for display: red, green and blue by their names, or else the first ones, each stretched."""
-    known = {name.rpartition(" ")[2].casefold(): place for place, name in enumerate(names)}
-    found = [next((known[one] for one in some if one in known), None) for some in COLOURS]
-    chosen = [place for place in found if place is not None]
-    return shown(image[..., chosen] if len(chosen) == len(found) else image)
+def colour_of(name: str) -> int | None:
+    """Return the colour that a band shows: 0 for red, 1 for green, 2 for blue, None for another one.
+
+    The name of a file may stand before that of its band: `scene_1 B04`.
+    """
+    own = name.rpartition(" ")[2].casefold()
+    return next((i for i, names in enumerate(COLOURS) if own in names), None)
+
+
+def preview_of(image: NDArray[Any], bands: Sequence[Band]) -> NDArray[np.uint8]:  # (h, w, bands) -> (h, w, 3)
+    """Return bands for display: red, green and blue by their names, or else the first ones.
+
+    Each is stretched to its range in training, or to its own values if that is unknown.
+    """
+    known = {
+        band.name.rpartition(" ")[2].casefold(): place for place, band in reversed(list(enumerate(bands)))
+    }
+    chosen = list(range(3 if len(bands) >= 3 else 1))
+    for wanted in (COLOURS, RADAR):
+        places = [next((known[one] for one in some if one in known), -1) for some in wanted]
+        if -1 not in places:
+            chosen = places
+            break
+    return shown(image[..., chosen], [bands[place].range for place in chosen])

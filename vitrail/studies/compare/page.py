@@ -11,7 +11,6 @@ from PIL import Image
 
 from vitrail import plots
 from vitrail.core.errors import VitrailError
-from vitrail.data.decode import preview
 from vitrail.data.loader import load_for
 from vitrail.data.manifest import TEST, Manifest, Row
 from vitrail.explainers.explanation import explain
@@ -125,7 +124,7 @@ def _shot(row: Row, manifest: Manifest, predictors: Sequence[tuple[str, Predicto
     """Return an image beside where each network looked, and what each of them answered."""
     first = predictors[0][1].preprocess
     image = load_for(first, manifest.root, row)
-    original = plots.shown(plots.of_array(preview(image) if first.raw else image))
+    original = plots.shown(plots.of_array(first.visible(image)))
     looked = [_looked(name, predictor, image) for name, predictor in predictors]
     return {
         "image": plots.photo_uri(plots.beside(plots.titled(original, row.target or row.id), *looked)),
@@ -142,5 +141,6 @@ def _looked(name: str, predictor: Predictor, image: NDArray[Any]) -> Image.Image
             continue
         return plots.titled(found.overlay(), f"{name}: {found.prediction}")
     return plots.titled(
-        plots.shown(plots.of_array(preview(image))), f"{name}: {predictor.predict([image])[0]}"
+        plots.shown(plots.of_array(predictor.preprocess.visible(image))),
+        f"{name}: {predictor.predict([image])[0]}",
     )

@@ -9,6 +9,7 @@ from vitrail.core.text import clock
 from vitrail.data.labels import count, shorten
 from vitrail.studies.compare.contestants import Contestant, augmentation_differs
 from vitrail.studies.compare.outcome import Pair
+from vitrail.weights.first_layer import said_of_bands
 
 
 def verdict_lines(
@@ -71,10 +72,19 @@ def credit(
         what = "the difference is one" if different else "a difference would be one"
         return f"All start from scratch, with {equal}: {what} of the architectures, each with its family's recipe."
     each = ", ".join(f"{name}: {origins.get(name) or weights[name]}" for name in weights)
+    if len({(one.recipe.model.name, repr(one.recipe.model.settings)) for one in contestants}) == 1:
+        what = "the difference is one" if different else "a difference would be one"
+        return f"All are the same network ({each}): {what} of where it starts.{_adapted(contestants)}"
     return (
         f"Pretraining differs ({each}), so the architecture gets no credit for a difference. "
-        "To compare the architectures alone: --weights none"
+        f"To compare the architectures alone: --weights none{_adapted(contestants)}"
     )
+
+
+def _adapted(contestants: Sequence[Contestant]) -> str:
+    """Say what named bands took of weights of photographs; empty where none did."""
+    bands = next((model.bands for one in contestants if (model := one.recipe.model).weights != "none"), ())
+    return f" {said_of_bands([band.name for band in bands])}" if bands else ""
 
 
 HEAD = (

@@ -53,7 +53,7 @@ def _answer(studio: Studio, name: str, data: bytes) -> dict[str, object]:
 def _described(run: RunFiles) -> tuple[bool, tuple[str, ...]]:
     """Return whether a model reads colour pictures, and its names; of a damaged file the first frame says more."""
     try:
-        return run.bands() == (3, False), run.names()
+        return run.bands() == (3, None), run.names()
     except RunError:
         return True, ()
 

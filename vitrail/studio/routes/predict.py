@@ -16,8 +16,9 @@ from vitrail.core.errors import DataError, RunError, VitrailError
 from vitrail.core.files import writing
 from vitrail.core.text import command
 from vitrail.data.archives import is_archive
+from vitrail.data.containers import as_npy
 from vitrail.data.manifest import TEST
-from vitrail.data.open_image import read
+from vitrail.data.open_image import load, read
 from vitrail.studio import answers
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.background import BackgroundCommand, Wish
@@ -96,12 +97,13 @@ def predict_row(request: Request, name: str, id: str) -> Response:
     """Go to the answer for an image of the run."""
     studio = studio_of(request)
     run = studio.run(name)
-    row, root = run.row(id), run.root()
-    data = read(root or run.folder, row.path, row.part)
-    if (row.part or "!" in row.path) and not run.bands()[
-        1
-    ]:  # a part of a file: its pixels as an image of their own
+    row, (channels, steps), root = run.row(id), run.bands(), run.root() or run.folder
+    if not row.part and "!" not in row.path:
+        data = read(root, row.path)
+    elif steps is None:  # a part of a file: its pixels as an image of their own, or its values
         data = bytes(encoded(image_of_row(run, row), 4096).body)
+    else:
+        data = as_npy(load(root, row.path, channels, row.part, raw=True, bands=steps.band_names).image)
     picture = studio.pictures.add(f"{Path(row.path).stem}{_ending(data, row.path)}", data, run.bands())
     return RedirectResponse(picture.key, 303)
 
@@ -272,6 +274,8 @@ def _refuse_large(request: Request, most: int) -> None:
 
 
 def _ending(data: bytes, path: str) -> str:
+    if data.startswith(b"\x93NUMPY"):
+        return ".npy"
     known = ".png" if data.startswith(b"\x89PNG") else ".jpg" if data.startswith(b"\xff\xd8") else ""
     return known or Path(path).suffix
 

@@ -131,7 +131,6 @@ def looked(request: Request, name: str, id: str) -> Response:
 def drawn(request: Request, name: str, id: str) -> Response:
     """Return an image of a run with the answer drawn on it, beside the truth where the task can draw both."""
     from vitrail import plots
-    from vitrail.data.decode import preview
 
     studio = studio_of(request)
     run = studio.run(name)
@@ -139,7 +138,7 @@ def drawn(request: Request, name: str, id: str) -> Response:
         with studio.predictors.model(run.folder) as predictor:
             array = _array(run, id, predictor)
             answer = predictor([array])[0]
-            picture = plots.of_array(preview(array) if predictor.preprocess.raw else array)
+            picture = plots.of_array(predictor.preprocess.visible(array))
             compare, root = getattr(predictor.task, "compare", None), run.root()
             if compare is None or root is None:
                 return encoded(predictor.task.render(picture, answer))
@@ -261,10 +260,9 @@ def _since(run: RunFiles, corrections: Mapping[str, Correction]) -> list[str]:
 
 
 def _array(run: RunFiles, id: str, predictor: Any) -> Any:
-    from vitrail.data.open_image import load
+    from vitrail.data.loader import load_for
 
-    row, steps, root = run.row(id), predictor.preprocess, run.root()
-    return load(root or run.folder, row.path, steps.channels, row.part, raw=steps.raw).image
+    return load_for(predictor.preprocess, run.root() or run.folder, run.row(id))
 
 
 def _shown(name: str) -> Command:
