@@ -15,10 +15,10 @@ from rasterio.transform import Affine, from_origin
 from vitrail.core.errors import DataError, RunError, SettingError
 from vitrail.data.rasters.bands import Band
 from vitrail.data.rasters.grid import Grid
+from vitrail.data.rasters.ground_areas import pixel_side, row_areas
 from vitrail.data.rasters.stack import open_stack
 from vitrail.infer.predictor import Predictor, Request
 from vitrail.infer.rasters.band_checks import Seen, other_unit
-from vitrail.infer.rasters.ground_areas import pixel_side, row_areas
 from vitrail.infer.rasters.make_map import MapOptions, Raster, make_map, numbers_of
 from vitrail.infer.rasters.map_reference import Reference, confusion, refuse_unknown, with_reference
 from vitrail.infer.rasters.segment_tiles import BlendedWindows, ExactTiles, margin_of

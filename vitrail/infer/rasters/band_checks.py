@@ -12,8 +12,8 @@ from vitrail.core.errors import DataError
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rasters.bands import Band
 from vitrail.data.rasters.grid import Grid
+from vitrail.data.rasters.ground_areas import pixel_side
 from vitrail.data.rasters.stack import Stack
-from vitrail.infer.rasters.ground_areas import pixel_side
 
 SPOTS, SIDE = 16, 16
 """Rows and columns of windows that are sampled, and the pixels of their sides."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from vitrail.core.errors import RunError
 from vitrail.core.files import writing
 from vitrail.data.rasters.grid import Grid, Window
-from vitrail.data.rasters.stack import rasterio
+from vitrail.data.rasters.open_files import rasterio
 from vitrail.infer.rasters.tiles import BLOCK
 
 NO_DATA = 0

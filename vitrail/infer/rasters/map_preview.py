@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vitrail import plots
-from vitrail.data.rasters.stack import rasterio
+from vitrail.data.rasters.open_files import rasterio
 from vitrail.infer.rasters.map_files import MapClasses
 
 LONGEST = 1600

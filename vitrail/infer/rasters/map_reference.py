@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.labels import shorten
-from vitrail.data.rasters.stack import rasterio
+from vitrail.data.rasters.open_files import rasterio
 from vitrail.infer.rasters.map_table import BIASED, MapTable
 from vitrail.metrics.area_estimate import Estimate, estimate_areas
 

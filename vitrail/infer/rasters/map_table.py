@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.data.rasters.grid import Grid
-from vitrail.infer.rasters.ground_areas import row_areas
+from vitrail.data.rasters.ground_areas import row_areas
 
 BIASED = (
     "These are counts of pixels: mistakes of the map do not cancel out, so they are biased as areas. For areas with "
