@@ -128,11 +128,7 @@ class Encoder(nn.Module):
         return self
 
     def sliding(self, images: Tensor, size: tuple[int, int]) -> Features:
-        """Encode all windows of `size` (rows, cols), one for each position, without levels.
-
-        Images (b, channels, height, width) -> Features of b·(height - rows + 1)·(width - cols + 1) windows in raster
-        order. SettingError for images that are smaller than a window.
-        """
+        """Encode the windows of `size` (rows, cols) at each position, in raster order, without levels."""
         return self(windows_of(images, size))._replace(levels=())
 
     def refuse(self, given: Mapping[str, Tensor]) -> None:
