@@ -129,7 +129,7 @@ def forest(task: Task, values: Values, seed: int = 0) -> Forest:
     return Forest(said.astype(np.uint8), nodes, trained - begun, perf_counter() - trained)
 
 
-def small_network(task: Task, seed: int = 0, steps: int = 400, side: int = 40) -> Classes:
+def small_network(task: Task, seed: int = 0, steps: int = 500, side: int = 40) -> Classes:
     """Train a small convolutional network that sees 8 x 8 pixels around each one, and map the scene."""
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
