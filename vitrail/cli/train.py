@@ -126,8 +126,15 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
         *lines,
         f"model   {run}/model.safetensors  (one file, everything that prediction needs)",
         *([] if "unreported" in report else [f"report  {run}/report.html"]),
-        f"next    {command('predict', run, 'picture.jpg')}",
+        f"next    {command('predict', run, *_example(data))}",
     ]
+
+
+def _example(data: str) -> list[str]:
+    """Return what may be predicted next: the map of the rasters, or a picture."""
+    from vitrail.data.rasters.sources import JOIN, files_of
+
+    return [*data.split(JOIN), "--out", "map.tif"] if files_of(data) else ["picture.jpg"]
 
 
 def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:

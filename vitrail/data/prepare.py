@@ -62,7 +62,12 @@ class Prepared(NamedTuple):
             dict.fromkeys(f"{w} × {h}" for h, w in (self.report.sizes[0], self.report.sizes[-1]))
         )
         why = f"{self.layout.why[0].upper()}{self.layout.why[1:]}"
-        return f"{why} {count(kept, 'image')}{self.in_classes()}{self.targets.describe()}, {sizes} px."
+        return f"{why} {count(kept, self.noun)}{self.in_classes()}{self.targets.describe()}, {sizes} px."
+
+    @property
+    def noun(self) -> str:
+        """What a row is called: an image, or a window of a raster."""
+        return "image" if self.layout.raster is None else "window"
 
     def command(self, verb: str, *more: object) -> str:
         """Return a command for this source with the same reading options."""
@@ -78,7 +83,7 @@ class Prepared(NamedTuple):
         states = self.manifest.states()
         out = states["quarantined"] + states["dropped"]
         grave = sum(finding.grave for finding in self.report.findings)
-        parts = [f"{count(states['kept'], 'image')}{self.in_classes()}"]
+        parts = [f"{count(states['kept'], self.noun)}{self.in_classes()}"]
         parts += [f"{out:,} kept out"] if out else []
         parts += [f"{count(grave, 'finding')} to look at ({self.command('check')})"] if grave else []
         return ", ".join(parts) + "."
@@ -188,20 +193,21 @@ class Examined(NamedTuple):
         _refuse_useless(self.source, targets, kept, report)
         manifest = Manifest.of(rows, self.layout.root, targets.truth)
         done = assign(manifest, targets.strata, seed=seed, val=val, test=test)
-        placed, said = self._apart(done.manifest, targets)
+        placed, said = apart(self.layout, done.manifest, targets)
         report = replace(report, rows=tuple(placed.rows(state=None)))
         notes = (*taken, *done.notes, *said)
         return Prepared(placed, report, self.layout, targets, notes, self.source, self.looked, self.options)
 
-    def _apart(self, manifest: Manifest, targets: Targets[Any]) -> tuple[Manifest, list[str]]:
-        """Return the manifest of a raster without rows that lie near those of another split, and notes."""
-        if self.layout.raster is None:
-            return manifest, []
-        stated = self.layout.asked.buffer
-        tiles = self.layout.truth.kind == "mask"  # they share no pixel
-        buffer = stated if stated is not None else 0 if tiles else self.layout.raster.window
-        apart = left_out(manifest.rows(state=None), buffer, targets.strata)
-        return manifest.replace(apart.rows), apart.notes
+
+def apart(layout: Layout, manifest: Manifest, targets: Targets[Any]) -> tuple[Manifest, list[str]]:
+    """Return the manifest of a raster without rows that lie near those of another split, and notes."""
+    if layout.raster is None:
+        return manifest, []
+    stated = layout.asked.buffer
+    tiles = layout.truth.kind == "mask"  # they share no pixel
+    buffer = stated if stated is not None else 0 if tiles else layout.raster.window
+    found = left_out(manifest.rows(state=None), buffer, targets.strata)
+    return manifest.replace(found.rows), found.notes
 
 
 def decided(source: str | Path, place: Path, read: LayoutOptions, task: str | None = None) -> Layout:

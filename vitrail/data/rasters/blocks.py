@@ -49,6 +49,9 @@ def _blocks(rows: NDArray[np.intp], cols: NDArray[np.intp], side: int) -> int:
     return len(np.unique(rows // side * width + cols // side))
 
 
+_NEAR = " px from labels of another split"
+
+
 class Apart(NamedTuple):
     """Rows after those near other splits are left out, and notes."""
 
@@ -70,12 +73,20 @@ def left_out(rows: Sequence[Row], buffer: int, strata: Strata) -> Apart:
         mine = np.flatnonzero(splits == split)
         theirs = np.flatnonzero(np.isin(splits, others) & ~near)
         near[mine] = _near(middles[mine], middles[theirs], buffer)
-    reason = f"fewer than {buffer} px from labels of another split"
+    reason = f"fewer than {buffer}{_NEAR}"
     done = list(rows)
     for at in np.flatnonzero(near).tolist():
         i = own[at]
         done[i] = rows[i]._replace(state=QUARANTINED, reason=reason)
     return Apart(done, _notes(rows, done, int(near.sum()), buffer, strata))
+
+
+def restored(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with those that `left_out` left out, for another split."""
+    return [
+        row._replace(state=KEPT, reason="") if is_raster(row.part) and row.reason.endswith(_NEAR) else row
+        for row in rows
+    ]
 
 
 def _middle(row: Row) -> tuple[int, int]:

@@ -12,8 +12,9 @@ import numpy as np
 from vitrail.core.errors import DataError, UsageError
 from vitrail.core.text import clock
 from vitrail.data.labels import count
-from vitrail.data.manifest import TEST, TRAIN, VAL, Manifest, Row, group_key
-from vitrail.data.prepare import Prepared
+from vitrail.data.manifest import KEPT, TEST, TRAIN, VAL, Manifest, Row, group_key
+from vitrail.data.prepare import Prepared, apart
+from vitrail.data.rasters.blocks import restored
 from vitrail.data.split import assign
 from vitrail.data.targets import Targets
 
@@ -90,15 +91,16 @@ def rounds(prepared: Prepared, number: int, seed: int) -> Rounds:
     if is_given(prepared):
         _refuse_single_class(manifest.rows(TEST), targets)
         return Rounds(False, (manifest,) * number)
-    rows = manifest.rows()
+    every = restored(manifest.rows(state=None))
+    rows = [row for row in every if row.state == KEPT]
     _refuse_single_class(rows, targets)
     held = _folds(rows, targets, number, seed)
-    others = [row for row in manifest.rows(state=None) if row.state != "kept"]
+    others = [row for row in every if row.state != KEPT]
     made = []
     for fold in range(number):
         marked = [row._replace(split=TEST if held[i] == fold else "") for i, row in enumerate(rows)]
         drawn = assign(manifest.replace([*marked, *others]), targets.strata, seed=seed + fold, val=VALIDATION)
-        made.append(drawn.manifest)
+        made.append(apart(prepared.layout, drawn.manifest, targets)[0])
     return Rounds(True, tuple(made))
 
 
