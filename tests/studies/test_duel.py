@@ -223,4 +223,4 @@ def test_pretrained_networks_are_fine_tuned_and_not_drafted(prepared, tmp_path):
     found = planned("x", prepared, ",".join(map(str, paths)), TrainOptions(imgsz="32", batch=8))
     assert [one.name for one in found] == ["one", "two"]
     assert {one.recipe.training.tune for one in found} == {"full"}
-    assert "the architecture gets no credit" in credit(found, {})
+    assert "the difference is one of where it starts" in credit(found, {})
