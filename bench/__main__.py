@@ -9,9 +9,9 @@ TOOLS = {
     "__init__", "__main__", "apart", "arrivals", "commits", "commits_side", "explain_page_side", "first_job",
     "fuzz_client", "fuzz_document", "fuzz_images", "fuzz_requests", "fuzz_sieges", "golden",
     "golden_compare", "golden_data", "golden_side", "kept", "litserve_side", "load_numbers", "open_loop", "pairs",
-    "queue_governor", "serve_loads", "serve_tables", "served", "toy",
+    "queue_governor", "scene_methods", "serve_loads", "serve_tables", "served", "simulated_scene", "toy",
 }  # fmt: skip
-HOURS = {"family", "positions", "learn", "int8", "robustness", "robustness_oracles", "serve"}
+HOURS = {"family", "positions", "learn", "int8", "robustness", "robustness_oracles", "serve", "wetlands"}
 """Benches that train for long, or need trained runs or an environment of their own: run when they are named."""
 
 

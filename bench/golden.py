@@ -73,6 +73,8 @@ ALLOWED: Mapping[tuple[str, str], str] = {
     ("*", "*/abstention*"): "new: what is noticed, and what label sets promise",
     ("*", "predictions/*none_of_these"): "new: whether an image is of none of the classes",
     ("*", "predictions/*unlike"): "new: the number for it",
+    ("*", "*kappa*"): "new: Cohen's kappa",
+    ("*", "*balanced_accuracy*"): "new in segmentation: the mean over classes",
     ("*", "*/passport*"): "new: everything a rerun needs",
     ("*", "manifest/*part"): "new: the part of a file that holds several samples",
     (

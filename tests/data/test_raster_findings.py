@@ -9,9 +9,11 @@ import pytest
 from rasters import box, layer, scene, write
 from scipy.ndimage import gaussian_filter
 
+from vitrail.data.decisions import History
 from vitrail.data.findings import Finding
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import Prepared, prepare
+from vitrail.reports.data_page import data_page
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +102,14 @@ def checked_again(folder: Path) -> Prepared:
     return prepare(
         folder / "scene.tif", LayoutOptions(labels=str(folder / "l.tif"), block=12, window=4), seed=5
     )
+
+
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_the_page_of_a_check_shows_bands_and_windows(tmp_path: Path, task: str) -> None:
+    scene(tmp_path / "scene.tif")
+    path = layer(tmp_path / "t.gpkg", [box(0, 0, 40, 60), box(40, 0, 80, 60)], name=["bog", "wood"])
+    options = LayoutOptions(labels=str(path), window=8, block=16)
+    page = data_page("scene.tif", prepare(tmp_path / "scene.tif", options, task=task), History())
+    assert "Bands" in page
+    assert "What the labels cover" in page
+    assert page.count("<img") > 5

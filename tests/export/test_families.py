@@ -17,6 +17,7 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
+from vitrail.models.wetmapformer import WetMapFormerConfig
 from vitrail.runs.proof import picture
 
 KINDS = {
@@ -44,6 +45,7 @@ SMALL = {
     "vvt": VVTConfig(
         image=32, widths=(24, 40), depths=(2, 2), heads=(1, 2), hidden=(4, 4), reduce=(2, 2), shrink=(2, 1)
     ),
+    "wetmapformer": WetMapFormerConfig(32, 3, widths=(24, 40), depths=(2, 2), head_dim=20),
     "mixer": MixerConfig(image=(28, 35), patch=7, width=66, depth=2, places=24, hidden=72),
 }
 

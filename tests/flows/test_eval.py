@@ -183,6 +183,17 @@ def test_the_command_of_the_report_makes_the_run_again(vitrail, trained, digits,
     assert json.loads(done.stdout)["test"] == report["test"]
 
 
+def test_a_score_that_older_versions_did_not_count_is_no_difference(vitrail, trained, digits, tmp_path):
+    report = json.loads((trained / "report.json").read_text())
+    assert report["passport"]["scores"].pop("kappa") == report["test"]["kappa"]["value"]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    done = vitrail(
+        "reproduce", tmp_path / "report.json", "--data", digits, "--out", tmp_path / "again", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"] == []
+
+
 def test_several_labels_a_picture_from_the_table_to_the_page(vitrail, pairs, tmp_path):
     fixed = ["--model", "vit_digits", "--recipe", "digits_vit", "epochs=2", "micro=16", "batch=16"]
     options = [*fixed, "--weights", "none", "precision=float32", "--out", tmp_path / "run", "--json"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitrail.data.manifest import Row, group_key
-from vitrail.metrics.intervals import bootstrap, of_groups, resampled, wilson
+from vitrail.metrics.intervals import bootstrap, of_class, of_groups, resampled, units_of, wilson
 from vitrail.metrics.mcnemar import Paired
 
 
@@ -42,7 +42,7 @@ def row(number: int, group: str = "") -> str:
 
 def test_a_picture_that_is_there_ten_times_counts_once():
     alone = [row(i) for i in range(40)]
-    copied = [row(i, f"g{i // 10}") for i in range(400)]
+    copied = [row(i, f"twins:{i // 10}") for i in range(400)]
     right = [i % 4 != 0 for i in range(40)]
     many = [right[i // 10] for i in range(400)]
     assert of_groups(many, copied) == pytest.approx(of_groups(right, alone))
@@ -51,7 +51,7 @@ def test_a_picture_that_is_there_ten_times_counts_once():
 
 def test_intervals_over_groups_cover_where_groups_are_answered_as_one():
     draw = np.random.default_rng(1)
-    rows = [row(i, f"g{i // 4}") for i in range(400)]
+    rows = [row(i, f"twins:{i // 4}") for i in range(400)]
     held = 0
     for _ in range(1000):
         right = np.repeat(draw.random(100) < 0.8, 4)
@@ -78,3 +78,51 @@ def test_where_nothing_can_be_resampled_the_reason_stands_instead():
 def test_a_small_difference_has_no_winner():
     assert "No significant difference" in Paired(4, 6, 0.75).verdict("A", "B")
     assert Paired(2, 30, 1e-5).verdict("A", "B").startswith("B is better than A")
+
+
+def blocks(draw, count, size=40, p=0.8):
+    """Right answers in blocks whose own share differs: Beta with mean p and deviation about 0.12."""
+    shares = draw.beta(8 * p, 8 * (1 - p), count)
+    return (draw.random((count, size)) < shares[:, None]).ravel().astype(float)
+
+
+@pytest.mark.parametrize("count", [8, 12, 30])
+def test_intervals_over_blocks_cover_where_the_blocks_differ(count):
+    draw = np.random.default_rng(count)
+    rows = [row(i, f"block {i // 40},0") for i in range(40 * count)]
+    wide, held, alone = [], 0, 0
+    for _ in range(400):
+        right = blocks(draw, count).tolist()
+        found, single = of_groups(right, rows), wilson(sum(right), len(right))
+        wide.append(found.high - found.low)
+        held += found.low <= 0.8 <= found.high
+        alone += single.low <= 0.8 <= single.high
+    assert held / 400 >= 0.9  # never below, with a standard error of 1.5 points
+    assert alone / 400 < 0.75  # as if every image were evidence of its own
+    assert np.mean(wide) < 0.9 * (wilson(0.8 * count, count).high - wilson(0.8 * count, count).low)
+
+
+def test_too_few_blocks_or_no_mistake_are_each_taken_as_one_answer():
+    few = [row(i, f"block {i // 10},0") for i in range(40)]
+    right = [float(i % 4 != 0) for i in range(40)]
+    assert of_groups(right, few) == wilson(3.0, 4.0)
+    many = [row(i, f"block {i // 10},0") for i in range(100)]
+    assert of_groups([1.0] * 100, many) == wilson(10, 10)
+    assert bootstrap(0.5, np.linspace(0, 1, 1000), 50, groups=4).why == "fewer than 5 groups to resample"
+
+
+def test_only_groups_of_one_origin_change_anything():
+    right = [float(i % 3 != 0) for i in range(60)]
+    alone, single = [row(i) for i in range(60)], [row(i, f"patient {i}") for i in range(60)]
+    assert of_class(right, alone) == of_class(right, single) == of_groups(right, single) == wilson(40, 60)
+    twins = [row(i, f"twins:{i // 2}") for i in range(60)]
+    assert of_class(right, twins) == wilson(40, 60)
+    assert not units_of(twins).whole
+    assert units_of([row(0, "a"), row(1, "a")]).whole
+
+
+def test_few_groups_widen_the_percentiles_as_student_says():
+    samples = np.linspace(0, 1, 1001)
+    plain, many, few = (bootstrap(0.5, samples, 50, groups) for groups in (None, 2000, 12))
+    assert (many.low, many.high) == pytest.approx((plain.low, plain.high), abs=2e-4)
+    assert few.low == pytest.approx(0.0107, abs=1e-4)  # Φ(-2.201 · √(12/11))

@@ -21,6 +21,7 @@ from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
+from vitrail.models.wetmapformer import WetMapFormerConfig
 
 CONFIGS = {
     "vit": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3),
@@ -56,6 +57,10 @@ CONFIGS = {
     "vvt product": VVTConfig(
         48, 3, (12, 22), (1, 1), (1, 1), (3, 2), reduce=(1, 2), shrink=(2, 1), form="product"
     ),
+    "wetmapformer": WetMapFormerConfig(32, 3, widths=(12, 22), depths=(2, 2), head_dim=11),
+    "wetmapformer published": WetMapFormerConfig(
+        8, 3, widths=(12, 22), depths=(1, 2), head_dim=11, as_published=True
+    ),
 }
 
 RECORDED: dict[str, list[float]] = {
@@ -78,6 +83,8 @@ RECORDED: dict[str, list[float]] = {
     "supervit lvvit": [0.46256, 0.04644, -0.45918, 0.2356, 0.28163, -0.46466, 0.45904, -0.03751],
     "vvt": [0.97144, 0.5237, -0.62544, -0.24042, 0.23622, -0.68609, -0.88985, 0.10222],
     "vvt product": [0.98571, 1.36909, 0.59806, -0.31298, -0.92979, -1.34383, -1.04695, -0.47374],
+    "wetmapformer": [0.76464, 1.26901, 0.48138, -2.04032, -6.17382, -10.89525, -13.82123, -13.93283],
+    "wetmapformer published": [5.90279, 7.87257, 8.34196, 7.24932, 4.68294, 1.18971, -1.48393, -2.70589],
 }
 
 

@@ -113,7 +113,7 @@ def test_a_curve_of_an_earlier_version_has_no_bands():
 
 
 def test_duplicates_count_once():
-    alone, grouped = made(), made(group="g")
+    alone, grouped = made(), made(group="twins:")
     kinds = summary(alone)["with corruptions"]
     one, other = interval(alone, kinds), interval(grouped, kinds)
     assert one.value == other.value

@@ -213,6 +213,15 @@ def test_heads_stand_on_any_network(name, head):
     assert found.shape == (2, 3, 224 // stride, 224 // stride)
 
 
+def test_a_network_with_a_cell_for_every_pixel_gives_a_map_of_them():
+    encoder = create_encoder("wetmapformer", channels=5, image=24)
+    network = build_network(encoder, segment(head="pixels", width=32))
+    found = network({"images": torch.randn(2, 5, 24, 32)})["map"]
+    assert found.shape[2:] == (24, 32)
+    found.square().mean().backward()
+    assert encoder.extractor.merge.weight.grad.any()
+
+
 def test_a_map_of_overlapping_patches_covers_the_input():
     """What lights up at a place lies at that place: patches of 8 pixels, one every 4, end 2 pixels before the rim."""
     encoder = build_encoder(ViTConfig(image=(40, 56), patch=(8, 4), width=16, depth=1, heads=1))

@@ -46,6 +46,7 @@ def predict(
         vitrail predict runs/street drive.jpg --out masks/ --threshold 0.6
         vitrail predict runs/cells new/ --yolo labelled/
         vitrail predict runs/trees map.tif --tiles 400 --out shown/
+        vitrail predict runs/scene big.tif --out map.tif
         cat photo.jpg | vitrail predict runs/photos -
 
     Parameters
@@ -61,7 +62,8 @@ def predict(
         write a table with one row per image to this file
     out
         write each image with its prediction drawn on it into this folder, and files such as masks; input images and
-        other files of yours are never overwritten
+        other files of yours are never overwritten. A name such as map.tif: write the map of a raster, one file or
+        several whose bands lie on one another, with probabilities, entropy and areas beside it
     device
         auto, cpu, cuda, mps
     trust
@@ -69,6 +71,7 @@ def predict(
     """
     from vitrail.cli.output import print_json, say, table, unread
     from vitrail.cli.path_checks import model_file, model_there
+    from vitrail.cli.raster_map import is_map, predict_map
     from vitrail.core.errors import UsageError
 
     if not images:
@@ -76,13 +79,13 @@ def predict(
     _refuse_both(options)
     model_there(model)
     _refuse_unwritable(csv)
-    from vitrail.infer.inputs import expand
     from vitrail.infer.predictor import load
     from vitrail.tasks.ask import asked_of
 
     predictor = load(model_file(model), device, trust=trust, point=options.point)
-    piped = sys.stdin.buffer.read() if "-" in images else None
-    sources = list(expand(images, piped, say))
+    if out is not None and is_map(out):
+        return predict_map(predictor, images, out, options, json, csv)
+    sources = _sources(predictor, model, images)
     predictor, request = _ready(predictor, model, sources, options)
     request = replace(
         request, ask=asked_of(predictor.task, options.threshold, options.sets, options.each_class)
@@ -106,6 +109,18 @@ def predict(
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed or (csv and not written) else 0
+
+
+def _sources(predictor: Predictor, model: str, images: Sequence[str]) -> list[Source]:
+    """Return the images that are named, after refusing rasters that are too large to be one image."""
+    from vitrail.cli.output import say
+    from vitrail.cli.raster_map import refuse_squeezed
+    from vitrail.infer.inputs import expand
+
+    piped = sys.stdin.buffer.read() if "-" in images else None
+    sources = list(expand(images, piped, say))
+    refuse_squeezed(predictor, model, sources)
+    return sources
 
 
 def _refuse_unwritable(csv: str | None) -> None:

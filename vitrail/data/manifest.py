@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 KEPT, QUARANTINED, DROPPED = "kept", "quarantined", "dropped"
 STATES = (KEPT, QUARANTINED, DROPPED)
+DUPLICATES = "twins:"
+"""The beginning of the groups that the check makes of duplicates; all others were named by the source."""
+
 TRAIN, VAL, TEST = "train", "val", "test"
 
 LONGEST = 1024
@@ -242,5 +245,11 @@ def _read_header(path: Path) -> tuple[Truth, int]:
 
 
 def group_key(row: Row) -> str:
-    """Return the key of the unit that stays together: the group of a row, or the row itself."""
-    return f"g:{row.group}" if row.group else f"r:{row.id}"
+    """Return the key of the unit that stays together: the group of a row, or the row itself.
+
+    It begins with `d:` for duplicates, which are answered alike, and with `g:` for images of one origin (a patient, a
+    block of a map), which are not: `vitrail.metrics.intervals` treats the two differently.
+    """
+    if not row.group:
+        return f"r:{row.id}"
+    return f"{'d' if row.group.startswith(DUPLICATES) else 'g'}:{row.group}"

@@ -25,9 +25,13 @@ class AnswerOptions:
     sets
         also return every label that cannot be ruled out; the number is the share of such sets without the right label
     each_class
-        the share of --sets holds for each class alone, where the model had enough validation images
+        the share of --sets holds for each class alone, where the model had enough validation images; with a map, a
+        band of probabilities for each class
     tiles
         predict large images in square tiles with this side in pixels, about the size of the training images
+    reference
+        with a map: polygons, points or a raster of known classes, drawn at random within each mapped class
+        (points.gpkg, or points.gpkg:class); areas then have 95 % intervals
     coco
         write predicted boxes, and masks if the model has them, as labels to this COCO file
     yolo
@@ -41,6 +45,7 @@ class AnswerOptions:
     sets: float | None = None
     each_class: bool = False
     tiles: int | None = None
+    reference: str | None = None
     coco: str | None = None
     yolo: str | None = None
 

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from vitrail.core.errors import SettingError
 from vitrail.layers.block import PreNorm
 from vitrail.layers.heads import Head
-from vitrail.layers.patch_embedding import check_windows
+from vitrail.layers.patch_embedding import windows_of
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -128,14 +128,8 @@ class Encoder(nn.Module):
         return self
 
     def sliding(self, images: Tensor, size: tuple[int, int]) -> Features:
-        """Encode all windows of `size` (rows, cols), one for each position, without levels.
-
-        Images (b, channels, height, width) -> Features of b·(height - rows + 1)·(width - cols + 1) windows in raster
-        order. SettingError for images that are smaller than a window.
-        """
-        check_windows(images, size)
-        windows = images.unfold(2, size[0], 1).unfold(3, size[1], 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        return self(windows)._replace(levels=())
+        """Encode the windows of `size` (rows, cols) at each position, in raster order, without levels."""
+        return self(windows_of(images, size))._replace(levels=())
 
     def refuse(self, given: Mapping[str, Tensor]) -> None:
         """Raise a SettingError for inputs that this network does not use."""

@@ -138,6 +138,14 @@ def check_windows(images: Tensor, size: tuple[int, int]) -> None:
         )
 
 
+def windows_of(
+    images: Tensor, size: tuple[int, int]
+) -> Tensor:  # (b, c, height, width) -> (b·windows, c, *size)
+    """Return all windows of `size`, one for each position, in raster order; SettingError for smaller images."""
+    check_windows(images, size)
+    return images.unfold(2, size[0], 1).unfold(3, size[1], 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
 def side_and_step(patch: int | tuple[int, int]) -> tuple[int, int]:
     """Return the side of a patch and the pixels from one patch to the next; one number means both.
 

@@ -74,8 +74,8 @@ class ConvStem(nn.Module):
 class PixelMap(nn.Module):
     """Features -> (b, `out`, row, col), with a cell for about every 4 pixels, covering the whole input.
 
-    `taps` are the blocks of a column that are read. Of a pyramid all stages from stride 4 are read, of other networks
-    the output tokens.
+    `taps` are the blocks of a column that are read. Of a pyramid all stages from stride 4 are read, and all of them if
+    the first has a cell for every pixel, which is then the size of the map; of other networks the output tokens.
     """
 
     def __init__(self, spec: FeatureSpec, width: int) -> None:
@@ -83,7 +83,8 @@ class PixelMap(nn.Module):
         pyramid = len(spec.widths) > 1
         self.taps = () if pyramid else spec.taps or quarters(spec.depth)
         self.levels = bool(pyramid or self.taps)
-        self.first = next((i for i, stride in enumerate(spec.strides) if stride >= FINE), 0) if pyramid else 0
+        skipped = pyramid and spec.strides[0] > 1  # a stage at half of the pixels costs more than it shows
+        self.first = next((i for i, stride in enumerate(spec.strides) if stride >= FINE), 0) if skipped else 0
         widths = spec.widths[self.first :] if pyramid else (spec.width,) * max(1, len(self.taps))
         self.norms = nn.ModuleList(nn.LayerNorm(level) for level in widths)
         self.project = nn.ModuleList(nn.Linear(level, width) for level in widths)

@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.metrics.intervals import MOST, Score, Unsure, bootstrap, resampled, wilson
+from vitrail.metrics.intervals import (
+    MOST,
+    Interval,
+    Score,
+    Units,
+    Unsure,
+    bootstrap,
+    of_class,
+    resampled_units,
+    units_of,
+)
+from vitrail.metrics.kappa import kappa
 from vitrail.metrics.ranking import ranking
 
 Array = NDArray[np.float64]
@@ -40,7 +51,10 @@ class Part(NamedTuple):
 
 
 class _Drawn(NamedTuple):
-    """Recall, F1, AUROC and average precision of each class: row 0 on all images, then on bootstrap samples."""
+    """Recall, F1, AUROC and average precision of each class: row 0 on all images, then on bootstrap samples.
+
+    AUROC and average precision have row 0 only where ranking all samples would take minutes.
+    """
 
     recall: Array  # (1 + draws, k)
     f1: Array
@@ -49,29 +63,43 @@ class _Drawn(NamedTuple):
 
 
 class PerClass(NamedTuple):
-    """The scores of each class, and their means over the classes that occur."""
+    """The scores of each class, their means over the classes that occur, and Cohen's kappa.
+
+    `kappa` is meant for one label an image.
+    """
 
     parts: tuple[Part, ...]
     means: dict[str, Score]
+    kappa: Score
 
 
 def per_class(counts: Counts) -> PerClass:
-    """Return precision (Wilson's interval), F1, AUROC and average precision (bootstrap intervals) of each class.
+    """Return precision (`of_class`), F1, AUROC and average precision (bootstrap intervals) of each class.
 
-    The means over the classes that occur are `recall` (balanced accuracy), `f1`, `auroc` and `map`.
+    The means over the classes that occur are `recall` (balanced accuracy, also called average accuracy), `f1`, `auroc`
+    and `map`.
     """
-    samples, present = _draw(counts), counts.truth.any(axis=0)
+    units = units_of(counts.groups)
+    drawn = _draws(units, counts.truth.shape[1])
+    totals = [drawn @ _of_units(flags, units) for flags in _flags(counts)]
+    samples, present = _drawn(counts, units, drawn, totals), counts.truth.any(axis=0)
     parts = []
     for i in range(counts.truth.shape[1]):
         images = min(int(counts.truth[:, i].sum()), int((~counts.truth[:, i]).sum()))
-        scores = [_score(values[:, i], images) for values in samples[1:]]
+        groups = len(np.unique(units.member[counts.truth[:, i]])) if units.whole else None
+        scores = [_score(values[:, i], images, groups) for values in samples[1:]]
         parts.append(Part(_precision(counts, i), *scores))
-    names = ("recall", "f1", "auroc", "map")
+    names, images = ("recall", "f1", "auroc", "map"), len(counts.groups)
     means = {
-        name: _score(_mean(values[:, present]), len(counts.groups))
+        name: _score(_mean(values[:, present]), images, units.groups)
         for name, values in zip(names, samples, strict=True)
     }
-    return PerClass(tuple(parts), means)
+    return PerClass(tuple(parts), means, _score(kappa(*totals), images, units.groups))
+
+
+def recall_of(counts: Counts, i: int) -> Interval:
+    """Return the share of the images of class i that got it."""
+    return _share(counts, counts.said[:, i], counts.truth[:, i])
 
 
 def _mean(values: Array) -> Array:
@@ -81,36 +109,59 @@ def _mean(values: Array) -> Array:
     return mean
 
 
-def _score(values: Array, images: int) -> Score:
+def _score(values: Array, images: int, groups: int | None) -> Score:
     if len(values) == 1:
         value = float(values[0])
         return Unsure(value if np.isfinite(value) else None, "too many images and classes to resample")
-    return bootstrap(float(values[0]), values[1:], images)
+    return bootstrap(float(values[0]), values[1:], images, groups)
 
 
 def _precision(counts: Counts, i: int) -> Score:
-    predicted = int(counts.said[:, i].sum())
-    if not predicted:
+    if not counts.said[:, i].any():
         return Unsure(None, "never predicted")
-    return wilson(int((counts.said[:, i] & counts.truth[:, i]).sum()), predicted)
+    return _share(counts, counts.truth[:, i], counts.said[:, i])
 
 
-def _draw(counts: Counts) -> _Drawn:
-    n, k = counts.truth.shape
-    weights = np.ones((1, n))
-    if n * k <= MOST:
-        weights = np.concatenate([weights, resampled(counts.groups)])
-    hits = weights @ (counts.truth & counts.said)
-    present, predicted = weights @ counts.truth, weights @ counts.said
+def _share(counts: Counts, right: NDArray[np.bool_], among: NDArray[np.bool_]) -> Interval:
+    chosen = np.flatnonzero(among).tolist()
+    return of_class(right[chosen].tolist(), [counts.groups[place] for place in chosen])
+
+
+def _flags(counts: Counts) -> tuple[NDArray[np.bool_], ...]:
+    """Return hits, truth and predictions of each image and class: (n, k) each."""
+    return counts.truth & counts.said, counts.truth, counts.said
+
+
+def _of_units(flags: NDArray[np.bool_], units: Units) -> Array:
+    """Return how many images of each unit have a flag, class by class: (units, k)."""
+    columns = [
+        np.bincount(units.member, weights=flags[:, i], minlength=units.number) for i in range(flags.shape[1])
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _draws(units: Units, classes: int) -> Array:
+    """Return how often each unit is drawn, first all once, then in each sample: (1 + draws, units)."""
+    whole = np.ones((1, units.number))
+    if units.number * classes > MOST:
+        return whole
+    return np.concatenate([whole, resampled_units(units.number)])
+
+
+def _drawn(counts: Counts, units: Units, drawn: Array, totals: Sequence[Array]) -> _Drawn:
+    hits, present, predicted = totals
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, f1 = hits / present, 2 * hits / (present + predicted)
     # A class without true images has no score, even if it was predicted.
     f1 = np.where(present > 0, f1, np.nan)
-    auroc, average = np.empty_like(recall), np.empty_like(recall)
-    for start in range(0, len(weights), AT_ONCE):
+    n, k = counts.truth.shape
+    ranked = drawn if n * k <= MOST else drawn[:1]
+    auroc, average = np.empty((len(ranked), k)), np.empty((len(ranked), k))
+    for start in range(0, len(ranked), AT_ONCE):
         part = slice(start, start + AT_ONCE)
+        weights = ranked[part][:, units.member]
         for i in range(k):
             auroc[part, i], average[part, i] = ranking(
-                counts.probabilities[:, i], counts.truth[:, i], weights[part]
+                counts.probabilities[:, i], counts.truth[:, i], weights
             )
     return _Drawn(recall, f1, auroc, average)

@@ -23,11 +23,13 @@ from vitrail.pages import render
 from vitrail.reports.confusion_table import cells
 from vitrail.reports.curves import loss_curve, score_curve
 from vitrail.reports.points_page import laid_out
+from vitrail.reports.raster_map import raster_map
 from vitrail.reports.thumbnails import Album
 from vitrail.runs.run import Run
 from vitrail.tasks.base import Task
 from vitrail.tasks.probe import Doubt
 from vitrail.tasks.result import (
+    Bars,
     Curve,
     Gallery,
     Matrix,
@@ -139,6 +141,9 @@ def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mappi
     numbers = [*([first] if first else []), *(one for one in result.numbers.values() if one is not first)]
     shown = [one for one in numbers if one.fact]
     units = {one.unit for one in shown if one.low is not None or one.why}
+    sections = [laid for section in result.sections if (laid := layout(section))]
+    if drawn := raster_map(layout.rows.values(), layout.colours, result):
+        sections.insert(1, drawn)
     laid_out = {
         "draft": False,
         "doubts": None,
@@ -146,7 +151,7 @@ def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mappi
         "report": report,
         "numbers": shown,
         "intervals": "%" if units == {"%"} else "mixed" if units else "",
-        "sections": [laid for section in result.sections if (laid := layout(section))],
+        "sections": sections,
         "score_name": next((one.name for one in result.numbers.values()), result.main),
         "points": points_laid_out(report.get("points", ()), result),
     }
@@ -189,6 +194,9 @@ def plain_layout(section: Section) -> dict[str, Any] | None:
     if isinstance(section, Curve):
         figure = plots.curves(section.series, section.x, section.y, section.bands)
         return {**shared, "image": plots.data_uri(figure), "note": section.note}
+    if isinstance(section, Bars):
+        figure = plots.intervals([plots.Bar(*span) for span in section.spans()], section.x, region=0.0)
+        return {**shared, "image": plots.data_uri(figure), "note": section.note}
     return None
 
 
@@ -201,6 +209,7 @@ class _Layout:
     def __init__(self, manifest: Manifest, predictor: Predictor | None, drawer: Drawer | None) -> None:
         self.root, self.predictor, self.drawer = manifest.root, predictor, drawer
         self.rows = {row.id: row for row in manifest.rows()}
+        self.colours = manifest.truth.colours
         self.album = Album(manifest.root)
         self.explained = False
 

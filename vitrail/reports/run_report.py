@@ -6,6 +6,7 @@ from typing import Any
 
 from vitrail.core.files import write_json, write_text
 from vitrail.data.manifest import TEST, VAL, Manifest
+from vitrail.evaluate.band_importance import band_importance, can_measure
 from vitrail.evaluate.collect_answers import evaluate, result_of, rows_of, scope_of
 from vitrail.evaluate.new_data import own_tests
 from vitrail.infer.predictor import Predictor
@@ -35,7 +36,7 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
     predictor = with_abstention(run, manifest, predictor)
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
-    result = tested(predictor, manifest)
+    result = with_band_importance(tested(predictor, manifest), predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
     report["passport"] = passport_of(run, manifest, ("training", report["reproduce"]), values_of(result))
     html = page(run, manifest, predictor, result, report)
@@ -46,13 +47,23 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     return report
 
 
+def with_band_importance(result: Result, predictor: Predictor, manifest: Manifest) -> Result:
+    """Add which bands the model needs, on test images; unchanged for models without named bands."""
+    if not can_measure(predictor):
+        return result
+    found = band_importance(predictor, rows_of(manifest, TEST), manifest.root)
+    details = {**result.details, "band_importance": found.to_dict()}
+    return result._replace(sections=(*result.sections, found.section()), details=details)
+
+
 def score_again(run: Run) -> Result:
     """Score a run's model on its test images again, write result.json, and return the result.
 
     Raises:
         DataError: the images are missing, or all of them changed.
     """
-    result = tested(Predictor(run), own_tests(run).scored)
+    predictor, manifest = Predictor(run), own_tests(run).scored
+    result = with_band_importance(tested(predictor, manifest), predictor, manifest)
     write_json(run.result_path, result_to_dict(result))
     return result
 

@@ -210,11 +210,11 @@ def _early(then: Passport, prepared: Prepared) -> list[str]:
 
 
 def _scores(then: Passport, now: Passport) -> tuple[Difference, ...]:
-    names = dict.fromkeys((*then.scores, *now.scores))
+    """Return the scores of the old passport that came out otherwise; one that only newer versions count is none."""
     return tuple(
-        Difference(name, _told(then.scores.get(name)), _told(now.scores.get(name)))
-        for name in names
-        if then.scores.get(name) != now.scores.get(name)
+        Difference(name, _told(value), _told(now.scores.get(name)))
+        for name, value in then.scores.items()
+        if value != now.scores.get(name)
     )
 
 

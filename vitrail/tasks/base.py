@@ -18,6 +18,7 @@ A task may have these optional members, which are looked up by name (`getattr`):
     glance(…)         a small image of truth beside prediction, shown while a training runs
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
     settled(output)   for which images the prediction does not hang on the last bit of a number, (b,), for exports
+    class_shares(…), pixel_shares(…)  classes of windows or pixels, for maps of rasters: `vitrail.tasks.class_maps`
     reader()          the module that makes outputs from feature vectors (`vitrail.layers.mahalanobis`), or None
     losses(output, truths)  the loss of each image, (b,), without smoothing or weights: what an attack on the pixels
                       raises; with it, and `right` among `Evaluation.per_image`, robustness can be measured

@@ -206,6 +206,29 @@ class Curve(Section):
 
 
 @dataclass(frozen=True)
+class Bars(Section):
+    """Differences with their intervals by name, shares that are drawn as points of 100; `x` labels the axis."""
+
+    kind: ClassVar[str] = "bars"
+    bars: Mapping[str, Number]
+    x: str
+    note: str = ""
+
+    def spans(self) -> list[tuple[str, float, float, float]]:
+        """Return name, value, low and high of each in points; without an interval these are the value."""
+        known = [(name, one.value or 0.0, one) for name, one in self.bars.items()]
+        return [
+            (
+                name,
+                100 * value,
+                100 * (value if one.low is None else one.low),
+                100 * (value if one.high is None else one.high),
+            )
+            for name, value, one in known
+        ]
+
+
+@dataclass(frozen=True)
 class Reliability(Section):
     """Calibration of the probabilities, as report.json contains it, and the data its temperature was fitted on.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from vitrail.core.errors import RunError
 from vitrail.tasks.result import (
+    Bars,
     Column,
     Curve,
     Gallery,
@@ -27,7 +28,7 @@ KINDS: Mapping[str, type[Any]] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            Column, Curve, Gallery, Limits, Matrix, Number, Overlays, Reliability, Shot, Table, TableSection
+            Bars, Column, Curve, Gallery, Limits, Matrix, Number, Overlays, Reliability, Shot, Table, TableSection
         )
     }
 )  # fmt: skip

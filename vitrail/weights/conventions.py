@@ -19,8 +19,8 @@ class Preprocessing:
 
     `mean` and `std` are relative to `scale`, the value that counts as 1; `fit` resizes to size / `crop_fraction` by
     `squash` (both sides), `crop` (the short side) or `pad` (the long side), and then takes the centre; `interpolation`
-    is the source's name of its filter. `apart` are sentences on what it does in another way, `bands` the names of
-    its bands, () for colours.
+    is the source's name of its filter. `apart` are sentences on what the source does in another way, `bands` the names
+    of its bands, () for colours.
     """
 
     mean: tuple[float, ...]

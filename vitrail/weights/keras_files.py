@@ -106,12 +106,12 @@ def look(tensors: Mapping[str, Tensor]) -> Found:
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with the numbers of a fresh session, where the counters of a kind of layers begin at 0."""
     layers: dict[str, list[int]] = {}
-    for kind, number in sorted({_numbered(name.partition("/")[0]) for name in tensors}):
+    for kind, number in sorted({numbered(name.partition("/")[0]) for name in tensors}):
         layers.setdefault(kind, []).append(number)
     out = {}
     for name, tensor in tensors.items():
         layer, _, weight = name.partition("/")
-        kind, number = _numbered(layer)
+        kind, number = numbered(layer)
         out[f"{keras.numbered(kind, layers[kind].index(number))}/{weight}"] = tensor
     return out
 
@@ -215,10 +215,10 @@ def _write_groups(path: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> Non
 def _check(config: WetMapFormerConfig, ours: Mapping[str, Tensor], named: Mapping[str, Tensor]) -> None:
     """Raise WeightsError if the file has another number of layers of a kind than its network."""
     wanted = Counter(layer.keras for layer in keras.layers(config) if keras.WEIGHTS[layer.kind])
-    there = Counter(_numbered(name)[0] for name in {name.partition("/")[0] for name in named})
+    there = Counter(numbered(name)[0] for name in {name.partition("/")[0] for name in named})
     for kind, count in wanted.items():
         if there[kind] != count:
-            numbers = sorted(n for k, n in (_numbered(name.partition("/")[0]) for name in ours) if k == kind)
+            numbers = sorted(n for k, n in (numbered(name.partition("/")[0]) for name in ours) if k == kind)
             gaps = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers else []
             lost = f" ({', '.join(keras.numbered(kind, gap) for gap in gaps)} is missing)" if gaps else ""
             raise WeightsError(
@@ -234,7 +234,7 @@ def _in_order(named: Mapping[str, Tensor], kind: str, weight: str) -> list[Tenso
     return found
 
 
-def _numbered(layer: str) -> tuple[str, int]:
+def numbered(layer: str) -> tuple[str, int]:
     """Return the kind and the number of a layer: conv2d_3 is conv2d, 3, and conv2d is conv2d, 0."""
     match = re.fullmatch(r"(.+?)_(\d+)", layer)
     return (match[1], int(match[2])) if match else (layer, 0)

@@ -19,7 +19,7 @@ from vitrail.data.manifest import dump_target
 from vitrail.data.parts import raster_part
 from vitrail.data.rasters.blocks import WINDOWS, block_side
 from vitrail.data.rasters.facts import RasterFacts
-from vitrail.data.rasters.grid import Grid
+from vitrail.data.rasters.ground_areas import pixel_side
 from vitrail.data.rasters.label_layers import VECTORS
 from vitrail.data.rasters.labels import LabelMap, covered, read_labels
 from vitrail.data.rasters.safe import bands_of, is_safe
@@ -81,7 +81,7 @@ def look(tree: Tree) -> Layout | None:
     what = count(len(entries), "tile", "tiles") if tiles else count(len(entries), "window")
     why = f"a raster with labels, because {name} gives classes to places of {own}: {what} of {window} x {window} px."
     notes = (*stack.notes, *labels.notes, *said, _of_blocks(entries, block, tree), *_aside(tree, source))
-    facts = RasterFacts(source.path, stack.bands, stack.grid, window, metres(stack.grid), covered(labels))
+    facts = RasterFacts(source.path, stack.bands, stack.grid, window, pixel_side(stack.grid), covered(labels))
     return Layout(
         "raster", tree.root, why, tuple(entries), notes, truth, truths=frozenset(source.used), sure=True, raster=facts
     )  # fmt: skip
@@ -257,23 +257,3 @@ def _aside(tree: Tree, source: _Source) -> list[str]:
         if left
         else []
     )
-
-
-def metres(grid: Grid) -> float:
-    """Return the side of a pixel in metres, 0 if it is unknown; of degrees at the middle of the grid."""
-    if not grid.located:
-        return 0.0
-    from vitrail.data.rasters.stack import rasterio
-
-    crs = rasterio().crs.CRS.from_wkt(grid.crs)
-    width, height = grid.pixel
-    if crs.is_geographic:
-        *_, d, e, f = grid.transform
-        latitude = d * grid.width / 2 + e * grid.height / 2 + f
-        along, across = _METRES_A_DEGREE * width * np.cos(np.radians(latitude)), _METRES_A_DEGREE * height
-        return float(f"{(along * across) ** 0.5:.6g}")
-    factor = crs.linear_units_factor[1] if crs.is_projected else 0.0
-    return float(f"{(width * height) ** 0.5 * factor:.6g}")
-
-
-_METRES_A_DEGREE = 111_320.0

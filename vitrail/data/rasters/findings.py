@@ -15,9 +15,9 @@ from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row
 from vitrail.data.rasters.facts import RasterFacts
 from vitrail.data.rasters.grid import Grid, Window
+from vitrail.data.rasters.open_files import rasterio
 from vitrail.data.rasters.read_windows import read_windows
 from vitrail.data.rasters.space import in_space
-from vitrail.data.rasters.stack import rasterio
 
 _SIDE, _ACROSS = 64, 12  # pixels of a window, and windows in each direction, that are read for the ranges
 _RADAR = re.compile(r"\b(VV|VH|HH|HV)\b|(?:^|_)(VV|VH|HH|HV)(?:_|$)", re.IGNORECASE)

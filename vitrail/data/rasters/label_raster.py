@@ -19,7 +19,7 @@ from vitrail.data.labels import label, natural, shorten
 from vitrail.data.rasters.grid import Grid
 from vitrail.data.rasters.label_shapes import beside
 from vitrail.data.rasters.labels import MOST, Colour, LabelMap, blank, strips
-from vitrail.data.rasters.stack import dataset_of, grid_of, rasterio
+from vitrail.data.rasters.open_files import dataset_of, grid_of, rasterio
 from vitrail.data.rasters.warped import corners_beside, warped
 
 _LISTS = frozenset(("class_names", "classnames", "classes", "names", "categories"))

@@ -7,10 +7,9 @@ The grid is that of the file with the smallest pixels. Files with another grid a
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from threading import get_ident
@@ -19,16 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vitrail.core.errors import DataError, MissingExtraError
+from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
 from vitrail.data.rasters.band_names import name_of_file
 from vitrail.data.rasters.bands import Band, places
-from vitrail.data.rasters.grid import IDENTITY, Grid, Window
+from vitrail.data.rasters.grid import Grid, Window
+from vitrail.data.rasters.open_files import dataset_of, dataset_of_bytes, grid_of, rasterio
 from vitrail.data.rasters.sentinel2 import NO_DATA, is_no_ground, product_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.warped import corners_beside, warped
-
-_BLOCKS = 64  # MB of decoded blocks that GDAL keeps for all files
 
 
 class _File(NamedTuple):
@@ -131,16 +129,6 @@ def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thre
     return stack_of([(Path(one), dataset_of(Path(one))) for one in paths])
 
 
-def dataset_of(path: Path) -> Any:
-    """Return an opened raster file, a data set of rasterio.
-
-    Raises:
-        DataError: it is broken, or no raster.
-    """
-    module = rasterio()
-    return _dataset(partial(module.open, path), path.name, module)
-
-
 def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
     """Return opened data sets of rasterio, with their names, as a stack.
 
@@ -154,40 +142,13 @@ def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
     return Stack(files, grid)
 
 
-def rasterio() -> Any:
-    """Return the module rasterio; MissingExtraError if it is not installed."""
-    try:
-        return import_module("rasterio")
-    except ImportError as error:
-        raise MissingExtraError("Rasters need rasterio to be read: pip install 'vitrail[raster]'.") from error
-
-
 def stack_of_bytes(data: bytes, name: str) -> Stack:
     """Return a raster file in memory as a stack.
 
     Raises:
         DataError: it is broken, or no raster.
     """
-    module = rasterio()
-    return stack_of(
-        [(Path(name), _dataset(import_module("rasterio.io").MemoryFile(data).open, name, module))]
-    )
-
-
-def _dataset(opening: Callable[[], Any], name: str, module: Any) -> Any:
-    try:
-        with module.Env(GDAL_CACHEMAX=_BLOCKS), warnings.catch_warnings():
-            warnings.simplefilter("ignore", module.errors.NotGeoreferencedWarning)  # said where it matters
-            return opening()
-    except module.errors.RasterioError as error:
-        raise DataError(f"{name} is no raster that can be read ({error}). Copy it again.") from error
-
-
-def grid_of(dataset: Any) -> Grid:
-    """Return the grid of an opened data set."""
-    transform = tuple(dataset.transform)[:6]
-    crs = dataset.crs.to_wkt() if dataset.crs and transform != IDENTITY else ""
-    return Grid(crs, transform, dataset.height, dataset.width)
+    return stack_of([(Path(name), dataset_of_bytes(data, name))])
 
 
 def _on_grid(path: Path, dataset: Any, own: Grid, grid: Grid) -> _File:

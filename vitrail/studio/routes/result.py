@@ -84,13 +84,15 @@ def score_again(request: Request, name: str) -> Response:
 @router.get("/result/figure/{number}.png")
 def figure(request: Request, name: str, number: int) -> Response:
     """Return the figure of a section."""
-    from vitrail.plots import curves, reliability
-    from vitrail.tasks.result import Curve, Reliability
+    from vitrail.plots import Bar, curves, intervals, reliability
+    from vitrail.tasks.result import Bars, Curve, Reliability
 
     found = studio_of(request).run(name).result()
     section = found.sections[number] if found is not None and 0 <= number < len(found.sections) else None
     if isinstance(section, Curve):
         drawn = curves(section.series, section.x, section.y, section.bands)
+    elif isinstance(section, Bars):
+        drawn = intervals([Bar(*span) for span in section.spans()], section.x, region=0.0)
     elif isinstance(section, Reliability):
         bins = section.calibration["bins"]
         drawn = reliability([(one["sure"], *one["right"].values(), one["answers"]) for one in bins])

@@ -14,11 +14,12 @@ from torch import Tensor
 from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row, group_key
 from vitrail.metrics.calibration import Calibration, calibration
-from vitrail.metrics.intervals import Interval, of_groups, wilson
-from vitrail.metrics.per_class import Counts, PerClass, per_class
+from vitrail.metrics.intervals import Interval, of_groups
+from vitrail.metrics.per_class import Counts, PerClass, per_class, recall_of
 from vitrail.metrics.temperature import fit_temperature
 from vitrail.tasks.abstention import Abstention
 from vitrail.tasks.classify.abstention_report import Scored, abstention_details, abstention_sections
+from vitrail.tasks.resampling import resampling_of, told, warnings
 from vitrail.tasks.result import (
     Column,
     Gallery,
@@ -232,9 +233,10 @@ class ClassScores:
         self.accuracy = of_groups(self.right.tolist(), self.groups)
         self.without_twins = without_twins(self.right, self.groups, self.leaked)
         one_hot = np.eye(len(self.labels), dtype=bool)
-        self.classwise: PerClass = per_class(
-            Counts(self.groups, self.probabilities, one_hot[self.truth], one_hot[self.answers])
-        )
+        self.counts = Counts(self.groups, self.probabilities, one_hot[self.truth], one_hot[self.answers])
+        self.classwise: PerClass = per_class(self.counts)
+        shown = dict(zip(self.labels, self.counts.truth.T, strict=True))
+        self.resampling = resampling_of(self.rows, shown)
 
     def top(self, count: int = 5) -> Interval | None:
         """Return top-`count` accuracy; None if there are not more classes than that."""
@@ -257,7 +259,7 @@ class ClassScores:
             wrong = matrix[i].copy()
             wrong[i] = 0
             taken = self.labels[int(wrong.argmax())] if wrong.any() else None
-            share = wilson(int(matrix[i, i]), int(matrix[i].sum()))
+            share = recall_of(self.counts, i)
             table[label] = {"pictures": int(matrix[i].sum()), **share.to_dict(), "taken_for": taken}
         return table
 
@@ -274,6 +276,8 @@ class ClassScores:
             "accuracy": self.accuracy.to_dict(),
             **({"top5": top.to_dict()} if top else {}),
             **means,
+            "kappa": {**self.classwise.kappa.to_dict(), "unit": ""},
+            **({"resampling": self.resampling} if self.resampling else {}),
             **({"without_twins": without.to_dict()} if without else {}),
             **({"twins": twins} if twins else {}),
             "per_class": table,
@@ -295,7 +299,7 @@ class ClassScores:
             )
         if calibration is not None:
             parts.append(calibration.words())
-        return "; ".join(parts) + "."
+        return "; ".join([*parts, *warnings(self.resampling)]) + "."
 
 
 def without_twins(right: Flags, groups: Sequence[str], leaked: Flags) -> Interval | None:
@@ -338,7 +342,7 @@ def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reli
     """Return the result that report.json contains: everything except the images."""
     test = details["test"]
     sections: tuple[Section, ...] = (
-        TableSection("Class by class", _page_table(test), _NOTE),
+        TableSection("Class by class", _page_table(test), _note(test)),
         Reliability("Calibration", details["calibration"], fitted_on),
         *(abstention_sections(details["abstention"]) if "abstention" in details else ()),
         limits(test, noticing=bool(details.get("abstention", {}).get("distances"))),
@@ -352,6 +356,16 @@ _NOTE = (
 )
 
 
+def _note(test: Mapping[str, Any]) -> str:
+    """Return what stands below the table of classes: how to read it, kappa, and what intervals resample."""
+    lines = [_NOTE]
+    if (known := test.get("kappa")) and known["value"] is not None:  # older reports have none
+        kappa = Number.of(known)
+        span = f", {kappa.span()}" if kappa.low is not None else ""
+        lines.append(f"Agreement beyond chance (Cohen's kappa): {kappa.text()}{span}.")
+    return " ".join([*lines, *told(test)])
+
+
 def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
     """Return the overall scores, for tables and pages."""
     named = {
@@ -361,6 +375,7 @@ def numbers(details: Mapping[str, Any]) -> dict[str, Number]:
         "map": ("mAP", ""),
         "f1": ("F1, mean", "F1, mean over classes"),
         "auroc": ("AUROC, mean", ""),
+        "kappa": ("kappa", ""),
     }
     return told_numbers(details, named)
 

@@ -22,6 +22,7 @@ from vitrail.layers.mahalanobis import Novelty
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.abstention import Abstention, novelty_of
 from vitrail.tasks.base import FINGERPRINT, Ask, Following, Losses, Task, within
+from vitrail.tasks.class_maps import ClassShares
 from vitrail.tasks.classify import label_sets
 from vitrail.tasks.classify.evaluation import ClassEvaluation
 from vitrail.tasks.classify.head import class_head
@@ -202,6 +203,15 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
         scaled: Tensor = output["logits"].float() / self.settings.temperature
         return scaled.softmax(dim=-1)
 
+    def none_of_these(self, output: Output) -> Tensor | None:
+        """Return for which images the answer is "none of these", bool (b,); None if the model has no such limit."""
+        stored, novelty = self._novelty, output.get("novelty")
+        return None if stored is None or novelty is None else label_sets.is_novel(stored, novelty)
+
+    def class_shares(self, output: Output) -> ClassShares:
+        """Return the probabilities, and which images are "none of these"."""
+        return ClassShares(self.probabilities(output), self.none_of_these(output))
+
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Ranked]:
         """Return the classes in order of probability, with "none of these" and the label set if there are any."""
         values, order = self.probabilities(output).sort(dim=-1, descending=True, stable=True)
@@ -209,9 +219,9 @@ class Classify(NamedAnswers[int, Ranked], ClassTargets):
             Ranked(tuple(self.labels[i] for i in row), tuple(p))
             for row, p in zip(order.tolist(), values.tolist(), strict=True)
         ]
-        stored, novelty = self._novelty, output.get("novelty")
-        if stored is not None and novelty is not None:
-            flags = label_sets.is_novel(stored, novelty).tolist()
+        stored, novel, novelty = self._novelty, self.none_of_these(output), output.get("novelty")
+        if stored is not None and novel is not None and novelty is not None:
+            flags = novel.tolist()
             shares = [label_sets.unlike(stored, score) for score in novelty.tolist()]
             pairs = zip(ranked, shares, flags, strict=True)
             ranked = [replace(one, unlike=share, none_of_these=flag) for one, share, flag in pairs]

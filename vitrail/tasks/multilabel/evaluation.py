@@ -14,8 +14,8 @@ from torch import Tensor
 from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row, group_key
 from vitrail.metrics.calibration import Calibration, calibration
-from vitrail.metrics.intervals import Interval, of_groups, wilson
-from vitrail.metrics.per_class import Counts, PerClass, per_class
+from vitrail.metrics.intervals import Interval, of_groups
+from vitrail.metrics.per_class import Counts, PerClass, per_class, recall_of
 from vitrail.metrics.ranking import mean_average_precision, ranking
 from vitrail.metrics.score_threshold import best_threshold
 from vitrail.metrics.temperature import fit_label_temperature
@@ -28,6 +28,7 @@ from vitrail.tasks.classify.evaluation import (
     told_numbers,
     without_twins,
 )
+from vitrail.tasks.resampling import resampling_of, told, warnings
 from vitrail.tasks.result import (
     Column,
     Gathered,
@@ -208,14 +209,16 @@ class LabelScores:
         self.accuracy: Interval = of_groups(self.right.tolist(), self.groups)
         self.without_twins = without_twins(self.right, self.groups, self.leaked)
         probabilities = 1 / (1 + np.exp(-evaluation.scaled()))
-        self.classwise: PerClass = per_class(Counts(self.groups, probabilities, self.truth, self.said))
+        self.counts = Counts(self.groups, probabilities, self.truth, self.said)
+        self.classwise: PerClass = per_class(self.counts)
+        self.resampling = resampling_of(self.rows, dict(zip(self.labels, self.truth.T, strict=True)))
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """Return for each label its images, recall with interval, precision, F1, AUROC, average precision."""
         table = {}
         for i, (label, part) in enumerate(zip(self.labels, self.classwise.parts, strict=True)):
             images = int(self.truth[:, i].sum())
-            recall = wilson(int((self.truth[:, i] & self.said[:, i]).sum()), images)
+            recall = recall_of(self.counts, i)
             table[label] = {"pictures": images, **recall.to_dict(), "taken_for": None, **part.to_dict()}
         return table
 
@@ -226,6 +229,7 @@ class LabelScores:
             "pictures": len(self.rows),
             "accuracy": self.accuracy.to_dict(),
             **{name: score.to_dict() for name, score in self.classwise.means.items()},
+            **({"resampling": self.resampling} if self.resampling else {}),
             **({"without_twins": without.to_dict()} if without else {}),
             **({"twins": twins} if twins else {}),
             "per_class": self.per_class(),
@@ -243,7 +247,7 @@ class LabelScores:
         if entries:
             weak = min(entries, key=lambda label: entries[label]["f1"]["value"])
             parts.append(f"weakest: {weak}, F1 {_share(entries[weak]['f1']['value'])}")
-        return "; ".join([*parts, calibration.words()]) + "."
+        return "; ".join([*parts, calibration.words(), *warnings(self.resampling)]) + "."
 
 
 def _share(value: float | None) -> str:
@@ -254,7 +258,7 @@ def from_details(details: Mapping[str, Any], verdict: str, fitted_on: str = Reli
     """Return the result that report.json contains: everything except the images."""
     test = details["test"]
     sections: tuple[Section, ...] = (
-        TableSection("Label by label", _page_table(test), _NOTE),
+        TableSection("Label by label", _page_table(test), " ".join([_NOTE, *told(test)])),
         Reliability("Calibration", details["calibration"], fitted_on),
         limits(test),
     )

@@ -14,7 +14,8 @@ from vitrail.data.batch import Geometry
 from vitrail.data.manifest import Row, group_key
 from vitrail.data.view import strips_in_original
 from vitrail.metrics.calibration import BINS
-from vitrail.metrics.intervals import bootstrap, resampled
+from vitrail.metrics.intervals import bootstrap, resampled, units_of
+from vitrail.metrics.kappa import kappa_of_table
 from vitrail.metrics.temperature import fit_temperature
 from vitrail.tasks.result import (
     VALIDATION,
@@ -157,6 +158,8 @@ class SegmentEvaluation:
             "miou": float(mean_of(iou, present)),
             "dice": float(mean_of(2 * iou / (1 + iou), present)),
             "accuracy": float(ratio(own.sum(), table.sum())),
+            "balanced_accuracy": float(mean_of(ratio(own, table.sum(1)), present)),
+            "kappa": float(kappa_of_table(table)),
             "boundary_f1": float(mean_of(f1, present)),
             "boundary_iou": float(mean_of(band, present)),
             "thin_recall": float(mean_of(ratio(own, table.sum(1)), thin)) if thin.any() else float("nan"),
@@ -180,8 +183,9 @@ class SegmentEvaluation:
     def headline(self) -> Number:
         """Return mean IoU with its interval."""
         value = self.scores()["miou"]
-        draws = resampled([group_key(row) for row in self.rows])
-        score = bootstrap(value, self.drawn_overlap(draws)[0], len(self.rows))
+        groups = [group_key(row) for row in self.rows]
+        drawn = self.drawn_overlap(resampled(groups))[0]
+        score = bootstrap(value, drawn, len(self.rows), units_of(groups).groups)
         return Number.of(score.to_dict(), name="mIoU", fact="mean overlap of the classes (IoU)")
 
     def drawn_overlap(self, draws: Array) -> tuple[Array, Array]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import group_key
-from vitrail.metrics.intervals import Interval, bootstrap, resampled, wilson
+from vitrail.metrics.intervals import Interval, bootstrap, resampled, units_of, wilson
+from vitrail.tasks.resampling import resampling_of, told, warnings
 from vitrail.tasks.result import (
     Cell,
     Column,
@@ -41,6 +42,8 @@ FACTS = {
     "miou": ("mIoU", "mean overlap of the classes (IoU)"),
     "dice": ("Dice", "mean Dice of the classes"),
     "accuracy": ("pixels right", "pixels right"),
+    "balanced_accuracy": ("mean over classes", ""),
+    "kappa": ("kappa", ""),
     "boundary_f1": ("boundary F1", "boundary F1, edges within {0} px"),
     "boundary_iou": ("boundary IoU", "boundary IoU, a band of {1} px"),
     "thin_recall": ("recall of thin classes", "recall of thin classes"),
@@ -48,6 +51,10 @@ FACTS = {
     "surface_dice": ("surface Dice", "surface Dice within {2} mm"),
 }
 """Score → its name in tables and its text on pages."""
+
+
+_UNITS: Mapping[str, dict[str, Any]] = {"hd95": {"unit": "mm", "better": "lower"}, "kappa": {"unit": ""}}
+"""Score → its unit and direction, where it is no share."""
 
 
 COLUMNS = (
@@ -94,11 +101,14 @@ class _Report:
     def __init__(self, evaluation: SegmentEvaluation, scope: Scope) -> None:
         self.evaluation, self.scope, self.labels = evaluation, scope, evaluation.labels
         self.count = len(evaluation.rows)
-        self.draws = resampled([group_key(row) for row in evaluation.rows])
+        groups = [group_key(row) for row in evaluation.rows]
+        self.draws, self.groups = resampled(groups), units_of(groups).groups
         self.matrix, self.present = evaluation.matrix(), evaluation.present()
         self.iou = overlap(self.matrix)
         self.drawn_mean, self.drawn_iou = evaluation.drawn_overlap(self.draws)
         self.near = evaluation.kept["edges"].sum(0)
+        shown = evaluation.kept["table"].sum(2).T > 0
+        self.resampling = resampling_of(evaluation.rows, dict(zip(self.labels, shown, strict=True)))
 
     def result(self, fitted_on: str) -> Result:
         numbers = self._numbers()
@@ -123,9 +133,9 @@ class _Report:
             if not np.isfinite(scores[name]):
                 continue
             values = self.drawn_mean if name == "miou" else np.repeat([one[name] for one in drawn], 5)
-            score = bootstrap(scores[name], np.asarray(values), self.count).to_dict()
+            score = bootstrap(scores[name], np.asarray(values), self.count, self.groups).to_dict()
             number = Number.of(score, called, fact.format(edge, band, self._reach()))
-            numbers[name] = number._replace(unit="mm", better="lower") if name == "hd95" else number
+            numbers[name] = number._replace(**_UNITS.get(name, {}))
         return numbers
 
     def _reach(self) -> str:
@@ -149,7 +159,9 @@ class _Report:
         for i, label in enumerate(self.labels):
             if not self.present[i]:
                 continue
-            score = Number.of(bootstrap(float(self.iou[i]), self.drawn_iou[:, i], self.count).to_dict())
+            score = Number.of(
+                bootstrap(float(self.iou[i]), self.drawn_iou[:, i], self.count, self.groups).to_dict()
+            )
             other = (2 * self.iou[i] / (1 + self.iou[i]), recall[i], precision[i], f1[i], share[i])
             cells = tuple(Number(float(one) if np.isfinite(one) else None) for one in other)
             rows.append((label, score, *cells))
@@ -178,7 +190,8 @@ class _Report:
             if flag
         ]
         named = f" Thin classes: {', '.join(thin)}." if thin else ""
-        return f"{left}Edges match within {edge} px. Intervals: bootstrap over groups of images.{named}"
+        intervals = told({"resampling": self.resampling}) or ["Intervals: bootstrap over groups of images."]
+        return f"{left}Edges match within {edge} px. {' '.join(intervals)}{named}"
 
     def _calibration(self) -> dict[str, Any]:
         """Return the calibration of the pixel probabilities, as report.json contains it.
@@ -228,7 +241,7 @@ class _Report:
         over = count(len(there), "class", "classes")
         return (
             f"mIoU {number.text()}{span}, over {over}, on {self.scope.counted(self.count)}; weakest: "
-            f"{weak[1]} {weak[0]:.0%}."
+            f"{'; '.join([f'{weak[1]} {weak[0]:.0%}', *warnings(self.resampling)])}."
         )
 
     def _details(self, numbers: Mapping[str, Number]) -> dict[str, Any]:
@@ -237,6 +250,7 @@ class _Report:
         absent = [label for label, there in zip(self.labels, self.present, strict=True) if not there]
         return {
             "pictures": self.count,
+            **({"resampling": self.resampling} if self.resampling else {}),
             **{name: number.to_dict() for name, number in numbers.items()},
             "per_class": per_class,
             "absent": absent,

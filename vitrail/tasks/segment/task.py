@@ -258,6 +258,11 @@ class Segment(Task[Mask, Areas], SegmentTargets):
             mask[rows] = place.to(torch.uint8).numpy()
         return mask
 
+    def pixel_shares(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes from logits: (k, height, width) both."""
+        shares: Tensor = (logits / self.settings.temperature).softmax(0)
+        return shares
+
     def choices(self, prediction: Areas) -> Sequence[str]:
         """Return the classes that occur, the largest first; all classes if none occurs."""
         asked = (prediction.asked,) if prediction.asked else ()
