@@ -109,7 +109,7 @@ TINY = {
         (64, 48),
     ),
     "wetmapformer-published": (
-        WetMapFormerConfig((16, 24), 5, widths=(14, 22), depths=(1, 1), head_dim=11, as_published=True),
+        WetMapFormerConfig((16, 24), 5, widths=(13, 22), depths=(1, 1), head_dim=11, as_published=True),
         (8, 16),
     ),
     "rf_detr": (
