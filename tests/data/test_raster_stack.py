@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
@@ -197,3 +198,12 @@ def test_bands_stand_in_the_model_file_s_steps():
     )
     assert Preprocess.from_dict(steps.to_dict()) == steps
     assert steps.raw
+
+
+def test_colours_of_a_file_name_its_bands(tmp_path: Path):
+    write(
+        tmp_path / "rgb.tif",
+        np.ones((3, 9, 9), np.uint8),
+        colorinterp=[ColorInterp.red, ColorInterp.green, ColorInterp.blue],
+    )
+    assert open_stack(tmp_path, "rgb.tif").names == ("red", "green", "blue")

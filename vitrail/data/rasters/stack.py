@@ -28,6 +28,9 @@ from vitrail.data.rasters.sentinel2 import NO_DATA, is_no_ground, product_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.warped import corners_beside, warped
 
+_COLOURS = ("red", "green", "blue", "nir")
+"""Meanings of bands that a file states, and that name those without a description."""
+
 
 class _File(NamedTuple):
     """An opened file on the grid of the stack: `read` is the data set, or its resampled view.
@@ -212,7 +215,9 @@ def _pixels(grid: Grid) -> str:
 
 def _bands(path: Path, dataset: Any) -> tuple[Band, ...]:
     known = name_of_file(path.name) if dataset.count == 1 else ""
-    names = [text or known or f"band {i}" for i, text in enumerate(dataset.descriptions, 1)]
+    meant = [one.name if one.name in _COLOURS else "" for one in dataset.colorinterp]
+    texts = zip(dataset.descriptions, meant, strict=True)
+    names = [text or known or colour or f"band {i}" for i, (text, colour) in enumerate(texts, 1)]
     return tuple(Band(name, unit or "") for name, unit in zip(names, dataset.units, strict=True))
 
 
