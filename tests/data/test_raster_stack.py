@@ -18,8 +18,9 @@ from vitrail.data.parts import raster_part
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rasters.band_names import name_of_file
 from vitrail.data.rasters.bands import Band
+from vitrail.data.rasters.open_files import dataset_of
 from vitrail.data.rasters.sources import common, files_of, joined
-from vitrail.data.rasters.stack import open_stack
+from vitrail.data.rasters.stack import open_stack, stack_of
 from vitrail.data.rasters.whole_file import read_whole
 
 WEST, NORTH = 300_000.0, 5_000_000.0
@@ -207,3 +208,16 @@ def test_colours_of_a_file_name_its_bands(tmp_path: Path):
         colorinterp=[ColorInterp.red, ColorInterp.green, ColorInterp.blue],
     )
     assert open_stack(tmp_path, "rgb.tif").names == ("red", "green", "blue")
+
+
+def test_many_small_windows_are_cut_out_of_memory_and_equal(scene: Path):
+    draw = np.random.default_rng(3)
+    windows = [(x, y, x + 7, y + 5) for x, y in draw.integers(-9, 32, (300, 2)).tolist()]
+    stack = open_stack(scene, "twenty.tif|ten.tif")
+    names = ("B04", "B11")
+    for _ in range(300):
+        stack.read((0, 0, 1, 1))
+    held = [stack.read(window, names) for window in windows]
+    fresh = stack_of([(scene / one, dataset_of(scene / one)) for one in ("twenty.tif", "ten.tif")])
+    for window, values in zip(windows, held, strict=True):
+        np.testing.assert_array_equal(values, fresh.read(window, names))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
-from vitrail.data.labels import shorten
+from vitrail.data.labels import count, shorten
 from vitrail.data.raw import shown
 
 
@@ -108,3 +110,23 @@ def preview_of(image: NDArray[Any], bands: Sequence[Band]) -> NDArray[np.uint8]:
             chosen = places
             break
     return shown(image[..., chosen], [bands[place].range for place in chosen])
+
+
+def unique(files: Sequence[tuple[str, Sequence[Band]]]) -> tuple[Band, ...]:
+    """Return the bands of files, given with their names; a band whose name occurs twice gets the stem of its file.
+
+    Raises:
+        DataError: one file has two bands of one name.
+    """
+    tally = Counter(band.name for _, bands in files for band in bands)
+    found = [
+        band if tally[band.name] == 1 else band._replace(name=f"{PurePath(name).stem} {band.name}")
+        for name, bands in files
+        for band in bands
+    ]
+    again = [name for name, number in Counter(band.name for band in found).items() if number > 1]
+    if again:
+        raise DataError(
+            f"{count(len(again), 'band')} called the same: {shorten(again)}. Give each its own name."
+        )
+    return tuple(found)

@@ -7,9 +7,8 @@ The grid is that of the file with the smallest pixels. Files with another grid a
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import get_ident
@@ -19,14 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
-from vitrail.data.labels import count, shorten
 from vitrail.data.rasters.band_names import name_of_file
-from vitrail.data.rasters.bands import Band, places
+from vitrail.data.rasters.bands import Band, places, unique
 from vitrail.data.rasters.grid import Grid, Window
 from vitrail.data.rasters.open_files import dataset_of, dataset_of_bytes, grid_of, rasterio
 from vitrail.data.rasters.sentinel2 import NO_DATA, is_no_ground, product_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.warped import corners_beside, warped
+
+_HELD = 1 << 28
+"""Bytes up to which a raster is held in memory while small windows of it are read: GDAL takes 0.1 ms for each file."""
+
+_SMALL, _MANY = 64, 256
+"""Side of a small window in pixels, and how many of them are read before the raster is held in memory."""
 
 _COLOURS = ("red", "green", "blue", "nir")
 """Meanings of bands that a file states, and that name those without a description."""
@@ -52,9 +56,14 @@ class _File(NamedTuple):
 class Stack:
     """Raster files as one array of named bands: `bands`, `grid`, and `notes` on files that are resampled."""
 
-    def __init__(self, files: Sequence[_File], grid: Grid) -> None:
-        self.grid, self._files = grid, tuple(files)
-        self.bands = _unique(files)
+    def __init__(
+        self,
+        files: Sequence[_File],
+        grid: Grid,
+        whole: Callable[[], NDArray[np.float32] | None] | None = None,
+    ) -> None:
+        self.grid, self._files, self._whole, self._small = grid, tuple(files), whole, 0
+        self.bands = unique([(one.name, one.bands) for one in files])
         self.notes = tuple(dict.fromkeys(note for one in files for note in one.notes))
 
     @property
@@ -74,6 +83,9 @@ class Stack:
         wanted = places(self.names, names, called) if names else list(range(len(self.bands)))
         left, top, right, bottom = window
         found = np.full((bottom - top, right - left, len(wanted)), np.nan, np.float32)
+        if (whole := self._in_memory(window)) is not None:
+            _copy(found, whole, window, wanted)
+            return found
         first = 0
         masks: dict[Path, NDArray[np.bool_]] = {}
         for file in self._files:
@@ -84,6 +96,14 @@ class Stack:
                 self._fill(found, file, window, own, masks)
             first += len(file.bands)
         return found
+
+    def _in_memory(self, window: Window) -> NDArray[np.float32] | None:
+        """Return all bands of the raster, if it is small and many small windows of it are read; else None."""
+        left, top, right, bottom = window
+        if self._whole is None or max(right - left, bottom - top) > _SMALL:
+            return None
+        self._small += 1
+        return self._whole() if self._small > _MANY else None
 
     def _fill(
         self,
@@ -129,11 +149,26 @@ def open_stack(root: Path, path: str) -> Stack:
 @lru_cache(maxsize=16)
 def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
     """Open the files; handles of GDAL belong to one process and one thread."""
-    return stack_of([(Path(one), dataset_of(Path(one))) for one in paths])
+    whole = partial(_held, paths, changed)
+    return stack_of([(Path(one), dataset_of(Path(one))) for one in paths], whole)
 
 
-def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
+@lru_cache(maxsize=1)
+def _held(paths: tuple[str, ...], changed: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """Return a whole raster (height, width, bands), shared by threads and forked processes; None if it is broken."""
+    stack = stack_of([(Path(one), dataset_of(Path(one))) for one in paths])
+    try:
+        return stack.read(stack.grid.whole)
+    except DataError:
+        return None  # whoever reads its windows is told which place is broken
+
+
+def stack_of(
+    datasets: Sequence[tuple[Path, Any]], whole: Callable[[], NDArray[np.float32] | None] | None = None
+) -> Stack:
     """Return opened data sets of rasterio, with their names, as a stack.
+
+    `whole` returns all of it from memory, if it is small; many small windows are then cut out of that.
 
     Raises:
         DataError: they do not lie on one another.
@@ -142,7 +177,20 @@ def stack_of(datasets: Sequence[tuple[Path, Any]]) -> Stack:
     areas = [grid.pixel[0] * grid.pixel[1] if grid.located else 1.0 for grid in grids]
     grid = grids[min(range(len(grids)), key=lambda i: areas[i])]
     files = [_on_grid(path, one, own, grid) for (path, one), own in zip(datasets, grids, strict=True)]
-    return Stack(files, grid)
+    size = 4 * grid.height * grid.width * sum(len(one.bands) for one in files)
+    return Stack(files, grid, whole if size <= _HELD else None)
+
+
+def _copy(
+    found: NDArray[np.float32], whole: NDArray[np.float32], window: Window, wanted: Sequence[int]
+) -> None:
+    """Put the part of a window that lies inside a raster into it."""
+    left, top, right, bottom = window
+    rows, cols = slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+    part = whole[rows, cols]
+    part = part if len(wanted) == whole.shape[2] and list(wanted) == sorted(wanted) else part[..., wanted]
+    y, x = max(-top, 0), max(-left, 0)
+    found[y : y + part.shape[0], x : x + part.shape[1]] = part
 
 
 def stack_of_bytes(data: bytes, name: str) -> Stack:
@@ -219,26 +267,6 @@ def _bands(path: Path, dataset: Any) -> tuple[Band, ...]:
     texts = zip(dataset.descriptions, meant, strict=True)
     names = [text or known or colour or f"band {i}" for i, (text, colour) in enumerate(texts, 1)]
     return tuple(Band(name, unit or "") for name, unit in zip(names, dataset.units, strict=True))
-
-
-def _unique(files: Sequence[_File]) -> tuple[Band, ...]:
-    """Return all bands; those whose names occur twice get the stem of their file before the name.
-
-    Raises:
-        DataError: one file has two bands of one name.
-    """
-    tally = Counter(band.name for file in files for band in file.bands)
-    found = [
-        band if tally[band.name] == 1 else band._replace(name=f"{Path(file.name).stem} {band.name}")
-        for file in files
-        for band in file.bands
-    ]
-    again = [name for name, number in Counter(band.name for band in found).items() if number > 1]
-    if again:
-        raise DataError(
-            f"{count(len(again), 'band')} called the same: {shorten(again)}. Give each its own name."
-        )
-    return tuple(found)
 
 
 def _values(file: _File, window: Window, which: Sequence[int]) -> NDArray[np.float32]:
