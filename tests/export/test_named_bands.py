@@ -10,7 +10,8 @@ import pytest
 
 from vitrail.core.errors import DataError, SettingError
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.rasters.bands import Band, preview_of
+from vitrail.data.rasters.bands import Band
+from vitrail.data.rasters.preview import preview_of
 from vitrail.export.export import export
 from vitrail.export.words import Form, decoding, input_words
 from vitrail.infer.predictor import Predictor, load

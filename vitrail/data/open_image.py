@@ -17,7 +17,8 @@ from typing import NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.data import archives, containers, parts
 from vitrail.data.decode import Decoded, decode
-from vitrail.data.rasters.bands import Band, preview_of
+from vitrail.data.rasters.bands import Band
+from vitrail.data.rasters.preview import preview_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.stack import open_stack
 

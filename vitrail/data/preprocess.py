@@ -14,7 +14,8 @@ from vitrail.core.errors import SettingError
 from vitrail.data.augment import Augment, drawn_from
 from vitrail.data.batch import Geometry
 from vitrail.data.decode import preview
-from vitrail.data.rasters.bands import Band, preview_of
+from vitrail.data.rasters.bands import Band
+from vitrail.data.rasters.preview import preview_of
 from vitrail.data.resize import INTERPOLATIONS, Interpolation
 from vitrail.data.view import Drawn, Plan, View, geometry_of
 

@@ -34,7 +34,9 @@ def stated(data: bytes | Path) -> Spacing:
 
 
 def of_row(row: Row, root: Path) -> Spacing:
-    """Return the pixel size of a row's image."""
+    """Return the pixel size of a row's image; None for windows of a raster, whose areas are counted by its grid."""
+    if parts.is_raster(row.part):
+        return None
     where = place(root, row.path)
     if parts.is_volume(where.file.name):
         return medical.volume_spacing(where.file)

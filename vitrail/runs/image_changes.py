@@ -11,7 +11,7 @@ from vitrail.core.errors import DataError
 from vitrail.data.changed_images import Changes, find_changes
 from vitrail.data.doctor import Progress
 from vitrail.data.manifest import DROPPED, Manifest, Row
-from vitrail.data.open_image import place
+from vitrail.data.open_image import files_of
 from vitrail.data.prepare import find
 from vitrail.runs.run import Run
 
@@ -79,6 +79,6 @@ def moved(manifest: Manifest, source: str) -> Manifest:
 
 def _lies_in(folder: Path, row: Row) -> bool:
     try:
-        return place(folder, row.path).file.is_file()
+        return all(file.is_file() for file in files_of(folder, row.path, row.part))
     except DataError:
         return False

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
-from vitrail.data.raw import shown
 
 
 class Band(NamedTuple):
@@ -82,10 +81,6 @@ def places(found: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
 COLOURS = (("b04", "b4", "red", "sr_b4"), ("b03", "b3", "green", "sr_b3"), ("b02", "b2", "blue", "sr_b2"))
 """Names of red, green and blue: in words, of Sentinel-2, and of Landsat 8 and 9."""
 
-RADAR = (("vv",), ("vh",), ("vv",))
-"""The bands of a radar that are shown as red, green and blue where there are no colours."""
-
-
 def colour_of(name: str) -> int | None:
     """Return the colour that a band shows: 0 for red, 1 for green, 2 for blue, None for another one.
 
@@ -93,23 +88,6 @@ def colour_of(name: str) -> int | None:
     """
     own = name.rpartition(" ")[2].casefold()
     return next((i for i, names in enumerate(COLOURS) if own in names), None)
-
-
-def preview_of(image: NDArray[Any], bands: Sequence[Band]) -> NDArray[np.uint8]:  # (h, w, bands) -> (h, w, 3)
-    """Return bands for display: red, green and blue by their names, or else the first ones.
-
-    Each is stretched to its range in training, or to its own values if that is unknown.
-    """
-    known = {
-        band.name.rpartition(" ")[2].casefold(): place for place, band in reversed(list(enumerate(bands)))
-    }
-    chosen = list(range(3 if len(bands) >= 3 else 1))
-    for wanted in (COLOURS, RADAR):
-        places = [next((known[one] for one in some if one in known), -1) for some in wanted]
-        if -1 not in places:
-            chosen = places
-            break
-    return shown(image[..., chosen], [bands[place].range for place in chosen])
 
 
 def unique(files: Sequence[tuple[str, Sequence[Band]]]) -> tuple[Band, ...]:
