@@ -116,7 +116,7 @@ def test_tables_hold_points_in_coordinates_or_degrees(tmp_path: Path, grid: Grid
 def test_labels_beside_the_scene_say_both_places(tmp_path: Path, grid: Grid) -> None:
     path = layer(tmp_path / "t.gpkg", [box(900, 0, 910, 5)], name=["a"])
     with pytest.raises(
-        DataError, match=r"labels at x 309000 to 309100, y .*raster at x 300000 to 300800.*Check"
+        DataError, match=r"labels at x 309,000 to 309,100, y .*raster at x 300,000 to 300,800.*Check"
     ):
         labels(path, grid)
     far = write(tmp_path / "far.tif", np.ones((1, 60, 80), np.uint8), shift=9_000)

@@ -105,7 +105,10 @@ def _obstacle(evidence: Evidence) -> str:
         return "the head of this network does not read one vector per image"
     held, least = len(evidence.held.truth), least_images(ERROR)
     if held < least:
-        return f"{held} {evidence.split} images are too few: a limit of {100 * ERROR:g} % false alarms takes {least}"
+        return (
+            f"{held} {evidence.split} images (groups count once) are too few: a limit of {100 * ERROR:g} % false "
+            f"alarms takes {least}"
+        )
     if len(np.unique(evidence.train.truth)) < 2:
         return "there are training images of one class only"
     if min(float(unit(x).std(0).max()) for x in evidence.train.vectors.values()) < FLAT:

@@ -125,7 +125,7 @@ TEMPLATES: tuple[str, ...] = (
     "fitted on {what}",
     "{n} {what} images",
     "The limit is set so that {n} of images of the known classes are taken for none of these, on {count}.",
-    "Too few images: {n} {what} images promise nothing at {n2} errors; {n3} are needed.",
+    "Too few images: {n} {what} images (groups count once) promise nothing at {n2} errors; {n3} are needed.",
     "A set holds every label that cannot be ruled out at {n} errors; an empty set means none of these.",
     "On these images a set has {n} labels, and {n2} are empty.",
     "A class alone gets a promise (--each-class) from {n} {what} images on: {count} of {n2} have fewer.",

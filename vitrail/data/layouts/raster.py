@@ -180,7 +180,7 @@ def _windows(path: str, labels: LabelMap, window: int, block: int) -> tuple[list
     for row, col, kind, split in each:
         left, top = col - half, row - half
         part = raster_part((left, top, left + window, top + window))
-        group = f"block {row // block},{col // block}"
+        group = _block(row // block, col // block, split)
         entries.append(Entry(f"{called}/{row},{col}", path, names[kind], split, group, part=part))
     notes = []
     if len(entries) < found.labelled:
@@ -189,6 +189,11 @@ def _windows(path: str, labels: LabelMap, window: int, block: int) -> tuple[list
             "others evenly over classes and blocks."
         )
     return entries, CLASS, notes
+
+
+def _block(row: int, col: int, split: str) -> str:
+    """Return the name of a block; where labels state splits, a block has a part in each of them."""
+    return f"block {row},{col}" + f" of {split}" * bool(split)
 
 
 def _splits_at(labels: LabelMap, found: Pixels) -> list[str]:
@@ -215,7 +220,7 @@ def _tiled(path: str, labels: LabelMap, side: int, block: int) -> tuple[list[Ent
             target = dump_target(_painted(own, labels.names, side))
             part = raster_part((left, top, left + side, top + side))
             split = _split_of_tile(labels, top, left, side)
-            group = f"block {top // step},{left // step}"
+            group = _block(top // step, left // step, split)
             entries.append(Entry(f"{called}/{top},{left}", path, target, split, group, part=part))
     covered = "Pixels without a label count in no score and train nothing."
     return entries, Truth("mask", labels.names, labels.colours), [covered]
@@ -240,12 +245,11 @@ def _split_of_tile(labels: LabelMap, top: int, left: int, side: int) -> str:
 
 
 def _of_blocks(entries: Sequence[Entry], block: int, tree: Tree) -> str:
-    given = " (the splits of the labels are taken)" if any(one.split for one in entries) else ""
     number = count(len({one.group for one in entries}), "block")
+    if any(one.split for one in entries):
+        return f"{number} of {block} x {block} px hold labels, within the splits that the labels state."
     why = "as asked" if tree.options.block else "--block for others"
-    return (
-        f"{number} of {block} x {block} px hold labels; a block goes to one split as a whole, {why}{given}."
-    )
+    return f"{number} of {block} x {block} px hold labels; a block goes to one split as a whole, {why}."
 
 
 def _aside(tree: Tree, source: _Source) -> list[str]:

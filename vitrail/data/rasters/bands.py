@@ -81,6 +81,7 @@ def places(found: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
 COLOURS = (("b04", "b4", "red", "sr_b4"), ("b03", "b3", "green", "sr_b3"), ("b02", "b2", "blue", "sr_b2"))
 """Names of red, green and blue: in words, of Sentinel-2, and of Landsat 8 and 9."""
 
+
 def colour_of(name: str) -> int | None:
     """Return the colour that a band shows: 0 for red, 1 for green, 2 for blue, None for another one.
 

@@ -226,13 +226,19 @@ def beside(name: str, grid: Grid, corners: Sequence[tuple[float, float]]) -> Dat
     """Return the error of labels that lie beside a raster; `corners` are those of the labels, in its coordinates."""
     own = [place_of(grid, 0, 0), place_of(grid, grid.width, grid.height)]
     said = [
-        f"x {min(a[0], b[0]):.6g} to {max(a[0], b[0]):.6g}, y {min(a[1], b[1]):.6g} to {max(a[1], b[1]):.6g}"
+        f"x {_plain(min(a[0], b[0]))} to {_plain(max(a[0], b[0]))}, y {_plain(min(a[1], b[1]))} to "
+        f"{_plain(max(a[1], b[1]))}"
         for a, b in (corners, own)
     ]
     return DataError(
         f"{name} lies beside the raster: the labels at {said[0]}, the raster at {said[1]} (coordinates of the raster). "
         "Check the coordinate system that the labels state, or give the scene for which they were drawn."
     )
+
+
+def _plain(value: float) -> str:
+    """Return a coordinate: degrees with four digits, metres as whole numbers."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def place_of(grid: Grid, column: float, row: float) -> tuple[float, float]:

@@ -33,7 +33,9 @@ def joined(first: str, more: Sequence[str]) -> str:
 
 
 def files_of(source: str | Path) -> tuple[Path, ...]:
-    """Return the raster files that a source names; () if it names something else."""
+    """Return the raster files that a source names; () if it names something else. DataError for `|` in a name."""
+    if JOIN in str(source) and expanded(source).is_file():
+        raise DataError(f"{source} has {JOIN} in its name, which stands between several rasters. Rename it.")
     words = str(source).split(JOIN)
     if not all(word.lower().endswith(SUFFIXES) for word in words):
         return ()

@@ -50,13 +50,17 @@ def in_space(facts: RasterFacts, rows: Sequence[Row], root: Path) -> Finding | N
     blocks = _score(features, classes, np.arange(len(classes)) < len(train))
     drawn = np.random.default_rng(0).permutation(len(classes)) < len(train)
     at_random = _score(features, classes, drawn)
+    given = any(row.split for row in kept)
     table = tuple(
         {"split": name, "share": round(score, 4), "trained": len(train), "scored": len(test)}
         for name, score in (("blocks", blocks), ("at random", at_random))
     )
+    seen, split = ("blocks it never saw", "split by blocks")
+    if given:
+        seen, split = ("the labels that are given for the test", "given split")
     text = (
-        f"A random forest scores {blocks:.0%} on blocks it never saw, {at_random:.0%} had the pixels been split at "
-        "random: the split by blocks is taken, for it says what a map is worth."
+        f"A random forest scores {blocks:.0%} on {seen}, {at_random:.0%} had the pixels been split at random: the "
+        f"{split} is taken, for it says what a map is worth."
     )
     return Finding("space", text, table=table)
 

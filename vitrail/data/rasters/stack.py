@@ -79,7 +79,7 @@ class Stack:
         Raises:
             DataError: a band is missing, or the file is broken there.
         """
-        called = JOIN.join(one.name for one in self._files)
+        called = " + ".join(one.name for one in self._files)
         wanted = places(self.names, names, called) if names else list(range(len(self.bands)))
         left, top, right, bottom = window
         found = np.full((bottom - top, right - left, len(wanted)), np.nan, np.float32)
@@ -216,7 +216,8 @@ def _on_grid(path: Path, dataset: Any, own: Grid, grid: Grid) -> _File:
     view = warped(dataset, grid, "bilinear", (nodata, np.nan), "float32")
     if corners_beside(dataset, grid) is not None:
         raise DataError(
-            f"{path.name} lies beside the other files: they share no place. Give files of one area."
+            f"{path.name} ({_crs(own)}) and the file with the smallest pixels ({_crs(grid)}) share no place. Give "
+            "files of one area, or mend the coordinate system that one of them states."
         )
     note = f"{path.name} is resampled (bilinear) from {_pixels(own)} to {_pixels(grid)}."
     return _of_product(path, _File(path.name, view, bands, scales, offsets, (note,)), grid)
@@ -257,8 +258,13 @@ def _no_ground(
 
 def _pixels(grid: Grid) -> str:
     crs = rasterio().crs.CRS.from_wkt(grid.crs)
-    name = crs.to_string() if crs.to_epsg() else "its own coordinates"
-    return f"{grid.pixel[0]:.6g} x {grid.pixel[1]:.6g} {'degrees' if crs.is_geographic else 'm'} of {name}"
+    unit = "degrees" if crs.is_geographic else "m"
+    return f"{grid.pixel[0]:.6g} x {grid.pixel[1]:.6g} {unit} of {_crs(grid)}"
+
+
+def _crs(grid: Grid) -> str:
+    crs = rasterio().crs.CRS.from_wkt(grid.crs)
+    return str(crs.to_string()) if crs.to_epsg() else "its own coordinates"
 
 
 def _bands(path: Path, dataset: Any) -> tuple[Band, ...]:

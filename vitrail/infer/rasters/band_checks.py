@@ -74,7 +74,10 @@ def _places(length: int) -> Iterator[int]:
 
 def _check_band(band: Band, values: NDArray[np.float32], name: str) -> list[str]:
     if np.isnan(values).all():
-        return [f"The band {band.called} of {name} has no data at the sampled places."]
+        raise DataError(
+            f"The band {band.called} of {name} has no data at any of {SPOTS * SPOTS} places, and its gaps would be "
+            "zeros for the network. Give a file in which it has data."
+        )
     seen = Seen(*(float(one) for one in np.nanpercentile(values, (1, 50, 99))))
     if band.low is None or band.high is None:
         return []
@@ -107,7 +110,7 @@ def other_unit(seen: Seen, low: float, high: float) -> str:
     ratio = max(abs(seen.low), abs(seen.high)) / max(abs(low), abs(high), 1e-30)
     if max(abs(low), abs(high)) == 0 or 1 / OTHER_UNIT < ratio < OTHER_UNIT:
         return ""
-    factor = f"{max(ratio, 1 / ratio):.3g}"
+    factor = f"{float(f'{max(ratio, 1 / ratio):.1g}'):,.0f}"
     size = "larger" if ratio > 1 else "smaller"
     return (
         f"about {factor} times {size}, so it has another unit or its scale is missing. Write the scale into the file "

@@ -16,6 +16,9 @@ from vitrail.data.rasters.open_files import rasterio
 from vitrail.infer.rasters.map_table import BIASED, MapTable
 from vitrail.metrics.area_estimate import Estimate, estimate_areas
 
+A_MAP = 0.05
+"""A reference that covers more of the map is told to be no sample."""
+
 
 class Reference(NamedTuple):
     """Reference places on the grid of a map: (height, width), 0 where there is none, i + 1 for class i of `names`."""
@@ -77,6 +80,12 @@ def with_reference(table: MapTable, made: Path, reference: Reference | None) -> 
         f"Estimated from the reference places of {reference.called} with 95 % intervals, if they were drawn at random "
         "within each mapped class."
     )
+    places = np.count_nonzero(reference.classes)
+    if places > A_MAP * sum(table.pixels):
+        remark += (
+            f" Its {places:,} places are {places / sum(table.pixels):.0%} of the map and no sample: intervals of "
+            "pixels side by side are too narrow."
+        )
     return replace(table, remarks=(*table.remarks, remark), estimated=tuple(columns))
 
 

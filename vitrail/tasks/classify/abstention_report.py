@@ -172,7 +172,7 @@ def _sets(details: Mapping[str, Any]) -> TableSection:
     if not sets["promise"]:
         least = least_images(details["error"])
         note = (
-            f"Too few images: {sets['pictures']} {details['split']} images promise nothing at "
+            f"Too few images: {sets['pictures']} {details['split']} images (groups count once) promise nothing at "
             f"{100 * details['error']:g} % errors; {least} are needed."
         )
         return TableSection(heading, Table(columns, ()), note, "Label sets")
