@@ -120,7 +120,7 @@ def test_labels_beside_the_scene_say_both_places(tmp_path: Path, grid: Grid) -> 
     ):
         labels(path, grid)
     far = write(tmp_path / "far.tif", np.ones((1, 60, 80), np.uint8), shift=9_000)
-    with pytest.raises(DataError, match=r"labels at x 309000 to 309800.*raster at x 300000 to 300800"):
+    with pytest.raises(DataError, match=r"labels at x 309,000 to 309,800.*raster at x 300,000 to 300,800"):
         labels(far, grid)
     with pytest.raises(DataError, match="holds the centre of a pixel"):
         labels(layer(tmp_path / "s.gpkg", [box(8.6, 8.6, 9.4, 9.4)], name=["a"]), grid)
