@@ -126,8 +126,15 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
         *lines,
         f"model   {run}/model.safetensors  (one file, everything that prediction needs)",
         *([] if "unreported" in report else [f"report  {run}/report.html"]),
-        f"next    {command('predict', run, *_example(data))}",
+        f"next    {command('predict', run, *_example(data or _source_of(run)))}",
     ]
+
+
+def _source_of(run: str) -> str:
+    """Return the source of a run that goes on."""
+    from vitrail.runs.run import open_run
+
+    return open_run(run).recipe().data.source
 
 
 def _example(data: str) -> list[str]:
