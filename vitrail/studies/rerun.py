@@ -16,6 +16,7 @@ from vitrail.data.changed_images import Changes
 from vitrail.data.labels import shorten
 from vitrail.data.manifest import Manifest
 from vitrail.data.prepare import Prepared, prepare
+from vitrail.data.rasters.sources import found_again
 from vitrail.data.split import SHARE
 from vitrail.runs.model_file import read_model
 from vitrail.runs.passport import Difference, Passport, causes, data_hashes, placeless, read_passport
@@ -168,6 +169,8 @@ def _source(stated: str, old: Run | None) -> str:
         root = old.root() if old else Path()
     except RunError:
         root = Path()
+    if rasters := found_again(stated, root):
+        return rasters
     for place in (root, root / Path(stated).name):
         if stated and place.name == Path(stated).name and place.exists():
             return str(place)

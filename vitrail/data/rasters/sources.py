@@ -59,6 +59,17 @@ def common(files: Sequence[Path]) -> tuple[Path, dict[str, str]]:
     return root, {name: name for name in (one.relative_to(root).as_posix() for one in whole)}
 
 
+def found_again(stated: str, root: Path) -> str | None:
+    """Return the several rasters of a source where they are stated, or else in `root`; None for other sources."""
+    words = stated.split(JOIN)
+    if len(words) < 2:
+        return None
+    for places in ([expanded(word) for word in words], [root / Path(word).name for word in words]):
+        if all(place.is_file() for place in places):
+            return JOIN.join(map(str, places))
+    return None
+
+
 def short_name(source: str | Path) -> str:
     """Return the name of a source for folders: that of its file or folder; of rasters the stem of the first."""
     path = Path(str(source).partition(JOIN)[0]).resolve()

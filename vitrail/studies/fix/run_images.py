@@ -14,6 +14,7 @@ from vitrail.data.decisions import History, history_path
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import KEPT, TEST, TRAIN, Manifest, Row
 from vitrail.data.prepare import Examined, examine_source, find
+from vitrail.data.rasters.sources import found_again
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import Run
 from vitrail.training.loop import Event
@@ -76,6 +77,8 @@ def _source(run: Run, recipe: Recipe) -> str:
         root = run.root()
     except RunError:
         root = Path()
+    if rasters := found_again(stated, root):
+        return rasters
     for place in (find(stated) if stated else root, root / Path(stated).name, root):
         if stated and place.exists() and place.name == Path(stated).name:
             return str(place)
