@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from vitrail.studio.sentence_list import BETWEEN, PHRASES, SEMICOLON, STOP, TEMPLATES
 
 _KINDS = {
-    "n": r"[-+−±]?[\d.,]+(?: [–%]| – [\d.,]+)*",
+    "n": r"[-+−±]?[\d.,]+(?:e[-+]\d+)?(?: [–%]| – [\d.,]+)*",
     "count": r"[\d,]+ [A-Za-z]+(?: [a-z]+)?",
 }
 _ENDS = re.compile(r"(?<=[.!?]) (?=[A-Z“0-9])")
