@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import band_scenes
 import pytest
@@ -25,7 +26,7 @@ from vitrail.training.fit import train
 from vitrail.training.initialization import build_from_recipe
 from vitrail.training.resolve_recipe import plan
 from vitrail.weights.convert import _write_own
-from vitrail.weights.pretrained import Pretrained
+from vitrail.weights.pretrained import Pretrained, from_path
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,30 @@ def test_from_scratch_and_from_weights_of_the_same_bands_pass(prepared, of_bands
     assert found.recipe.model.name == "vit_digits"
     with pytest.raises(UsageError, match="vit_digits=none"):
         refuse_guess(prepared, TrainOptions(weights=photo))
+
+
+@pytest.fixture
+def unnamed(tmp_path):
+    """Write a random network of some channels as weights that name no bands."""
+
+    def write(channels):
+        config = replace(config_of("vit_digits"), image=8, channels=channels)
+        path = tmp_path / f"of{channels}.safetensors"
+        _write_own(Pretrained(path.stem, config, build(config).state_dict(), {}, "vitrail"), path)
+        return str(path)
+
+    return write
+
+
+def test_weights_without_names_of_bands_are_taken_in_order(prepared, unnamed):
+    options = TrainOptions(weights=unnamed(len(band_scenes.BANDS)))
+    refuse_guess(prepared, options)
+    start = build_from_recipe(plan("scene.tif", prepared, options).recipe, prepared.manifest.truth)
+    theirs = from_path(Path(str(options.weights))).encoder
+    for name, ours in start.network.encoder.state_dict().items():
+        assert torch.equal(ours, theirs[name])
+    with pytest.raises(UsageError, match="read 16 bands, which they do not name; there are 5 here: VV, B02"):
+        refuse_guess(prepared, TrainOptions(weights=unnamed(16)))
 
 
 def test_adapted_and_fresh_stand_side_by_side(prepared, photo):

@@ -45,7 +45,9 @@ def convert(
     found = bring(Path(checkpoint), Path(out), to=to, model=model, network=network_settings(network))
     for line in found.assumed:
         say(f"{found.name}: {line}")
-    name = preset_of(found.config) or found.config.family
+    name = preset_of(found.config) or str(found.config.family)
+    if getattr(found.config, "as_published", False):  # another network than the preset of this name
+        name = f"{name} (as_published=true)"
     count = sum(tensor.numel() for tensor in (*found.encoder.values(), *found.head.values()))
     if json:
         print_json({"network": name, "from": found.source, "to": to, "numbers": count, "out": out})

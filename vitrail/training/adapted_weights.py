@@ -11,7 +11,7 @@ from vitrail.training.network_choice import DRAFT_MODEL, named_network
 from vitrail.training.raster_recipe import measured_weights
 from vitrail.training.resolve_recipe import from_scratch
 from vitrail.weights import checkpoints
-from vitrail.weights.first_layer import said_of_bands
+from vitrail.weights.first_layer import COLOUR_NAMES, said_of_bands
 from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.resolve import added, find_weights
 
@@ -26,7 +26,7 @@ def refuse_guess(prepared: Prepared, options: TrainOptions) -> None:
         return
     bands = [band.name for band in raster.bands]
     here = _here(options)
-    if here is not None and same_bands(bands, here.bands):
+    if here is not None and (same_bands(bands, here.bands) or _in_order(bands, here)):
         return
     network, weights = _network(options, here), options.weights or "auto"
     models = f"{network}={weights},{network}=none"
@@ -40,6 +40,23 @@ def refuse_guess(prepared: Prepared, options: TrainOptions) -> None:
 def same_bands(bands: list[str], known: tuple[str, ...]) -> bool:
     """Tell whether weights were trained on exactly these bands, in any order."""
     return bool(known) and sorted(map(str.casefold, bands)) == sorted(map(str.casefold, known))
+
+
+def _in_order(bands: list[str], here: Pretrained) -> bool:
+    """Tell whether weights without names of bands read as many, in order; raise UsageError for another number.
+
+    Three channels without names are those of photographs. Keras' files of WetMapFormer name no bands.
+    """
+    count = here.config.channels
+    if here.bands or count == len(COLOUR_NAMES):
+        return False
+    if count != len(bands):
+        raise UsageError(
+            f"The weights {here.name} read {count} bands, which they do not name; there are {len(bands)} here: "
+            f"{', '.join(bands)}. Give the {count} bands of their training in its order, or start from nothing: "
+            "--weights none"
+        )
+    return True
 
 
 def _here(options: TrainOptions) -> Pretrained | None:

@@ -27,6 +27,9 @@ PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_f
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 """Files of a repository that describe its weights."""
 
+FILE_SUFFIXES = (".safetensors", ".npz", ".h5", ".pth", ".pt", ".bin")
+"""Suffixes of a path that is not here, which names no repository."""
+
 IMAGENET = 1000
 """Classes of ImageNet-1k."""
 
@@ -62,7 +65,7 @@ def find(name: str) -> Checkpoint | None:
     if row := detector(name):
         return _of_detector(row)
     name = timm_name(name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) and not name.endswith(FILE_SUFFIXES):
         return _on_the_hub(name)
     if not timm.is_model(name) or not timm.is_model_pretrained(name):
         return None

@@ -18,7 +18,7 @@ from vitrail.models.factory import Size, build, overlapping
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.detect_layout import read
 from vitrail.weights.files import open_weights
-from vitrail.weights.first_layer import fit_bands, fit_channels
+from vitrail.weights.first_layer import COLOUR_NAMES, fit_bands, fit_channels
 from vitrail.weights.infer_config import preset_of
 from vitrail.weights.read_request import CLASSIFY
 
@@ -91,7 +91,8 @@ class Pretrained:
         if config.family == "timm" and image is not None:
             tensors = _fit_timm(tensors, self.config, config)
         _fit_positions(tensors, before, encoder)
-        if bands:
+        in_order = not self.bands and len(bands) == before.spec.channels != len(COLOUR_NAMES)
+        if bands and not in_order:  # Keras' files of as many bands have no names for them
             fit_bands(tensors, config, bands, self.bands)
         fit_channels(tensors, encoder)
         encoder.load_state_dict(tensors)
