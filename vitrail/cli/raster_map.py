@@ -67,12 +67,15 @@ def refuse_squeezed(predictor: Predictor, model: str, sources: Sequence[Source])
     for source in sources:
         if source.path is None or source.member or not files_of(source.path):
             continue
-        grid = open_stack(source.path.parent, source.path.name).grid
+        stack = open_stack(source.path.parent, source.path.name)
+        grid = stack.grid
         if max(grid.height, grid.width) > LARGER * steps.window:
+            alone = set(map(str.casefold, steps.band_names)) <= set(map(str.casefold, stack.names))
+            files = [source.name] if alone else [one.name for one in sources]
             raise UsageError(
                 f"{source.name} has {grid.width:,} x {grid.height:,} pixels, the model sees windows of "
                 f"{steps.window} x {steps.window}. Make a map of it: "
-                f"{command('predict', model, source.name, '--out', 'map.tif')}"
+                f"{command('predict', model, *files, '--out', 'map.tif')}"
             )
 
 
