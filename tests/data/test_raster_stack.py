@@ -13,13 +13,14 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 from vitrail.core.errors import DataError, UsageError
+from vitrail.data.decisions import history_path
 from vitrail.data.open_image import load
 from vitrail.data.parts import raster_part
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rasters.band_names import name_of_file
 from vitrail.data.rasters.bands import Band
 from vitrail.data.rasters.open_files import dataset_of
-from vitrail.data.rasters.sources import common, files_of, joined
+from vitrail.data.rasters.sources import common, joined, raster_files, short_name, words_of
 from vitrail.data.rasters.stack import open_stack, stack_of
 from vitrail.data.rasters.whole_file import read_whole
 
@@ -174,11 +175,11 @@ def test_names_of_files_state_bands(file: str, band: str):
 
 def test_several_words_are_one_source(scene: Path):
     source = joined(str(scene / "ten.tif"), (str(scene / "twenty.tif"),))
-    assert common(files_of(source)) == (scene, {"ten.tif": "ten.tif", "twenty.tif": "twenty.tif"})
+    assert common(raster_files(source)) == (scene, {"ten.tif": "ten.tif", "twenty.tif": "twenty.tif"})
     with pytest.raises(UsageError, match=r"photos is no raster"):
         joined("photos", ("ten.tif",))
     with pytest.raises(DataError, match="is named twice"):
-        common(files_of(joined(str(scene / "ten.tif"), (str(scene / "ten.tif"),))))
+        common(raster_files(joined(str(scene / "ten.tif"), (str(scene / "ten.tif"),))))
 
 
 def test_a_file_given_for_prediction_is_read_by_names(scene: Path):
@@ -221,3 +222,15 @@ def test_many_small_windows_are_cut_out_of_memory_and_equal(scene: Path):
     fresh = stack_of([(scene / one, dataset_of(scene / one)) for one in ("twenty.tif", "ten.tif")])
     for window, values in zip(windows, held, strict=True):
         np.testing.assert_array_equal(values, fresh.read(window, names))
+
+
+def test_a_bar_in_another_name_stays_in_it(tmp_path: Path):
+    folder = tmp_path / "mine|yours"
+    folder.mkdir()
+    assert words_of(folder) == [str(folder)]
+    assert raster_files(folder) == ()
+    assert short_name(folder) == "mine|yours"
+    assert history_path(folder).name == "mine|yours.vitrail.jsonl"
+    raster = write(tmp_path / "one | two.tif", np.ones((1, 9, 9), np.float32))
+    with pytest.raises(DataError, match="Rename it"):
+        raster_files(raster)

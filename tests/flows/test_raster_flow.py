@@ -108,23 +108,17 @@ def test_a_window_is_still_an_image(scene, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)[0]["label"] in LABELS
 
 
+def started(network, raster, out):
+    """Start a map in a process of its own."""
+    words = [sys.executable, "-m", "vitrail", "predict", network, str(raster), "--out", str(out)]
+    return subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ})
+
+
 def test_a_kill_leaves_the_old_map(scene, tmp_path):
     network, _ = scene
     raster = write(tmp_path / "large.tif", values(600, 600), tiled=True, blockxsize=256, blockysize=256)
     (tmp_path / "map.tif").write_bytes(b"old")
-    words = [
-        sys.executable,
-        "-m",
-        "vitrail",
-        "predict",
-        network,
-        str(raster),
-        "--out",
-        str(tmp_path / "map.tif"),
-    ]
-    process = subprocess.Popen(
-        words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ}
-    )
+    process = started(network, raster, tmp_path / "map.tif")
     try:
         until = time.monotonic() + 120
         while not list(tmp_path.glob(".*.map/probability.draft.tif")) and time.monotonic() < until:
@@ -145,19 +139,7 @@ def test_a_kill_leaves_the_old_map(scene, tmp_path):
 def test_ctrl_c_leaves_nothing(scene, tmp_path):
     network, _ = scene
     raster = write(tmp_path / "large.tif", values(600, 600), tiled=True, blockxsize=256, blockysize=256)
-    words = [
-        sys.executable,
-        "-m",
-        "vitrail",
-        "predict",
-        network,
-        str(raster),
-        "--out",
-        str(tmp_path / "map.tif"),
-    ]
-    process = subprocess.Popen(
-        words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ}
-    )
+    process = started(network, raster, tmp_path / "map.tif")
     until = time.monotonic() + 120
     while not list(tmp_path.glob(".*.map/entropy.draft.tif")) and time.monotonic() < until:
         assert process.poll() is None, "the process ended early"

@@ -63,7 +63,7 @@ def check(
     from vitrail.data.decisions import History, history_path
     from vitrail.data.layouts import sniff
     from vitrail.data.prepare import find, prepare
-    from vitrail.data.rasters.sources import JOIN, joined
+    from vitrail.data.rasters.sources import joined, words_of
 
     data = joined(data, more)
     data_there(data)
@@ -88,7 +88,7 @@ def check(
     sys.stdout.flush()
     kept = noted.decisions == before.decisions or _keep(noted, path, asked=bool(undo or drop))
     if html:
-        _write_page(Path(html), data.replace(JOIN, " + "), prepared, noted)
+        _write_page(Path(html), " + ".join(words_of(data)), prepared, noted)
     if not json:
         sys.stdout.write("\n".join(_next(prepared, html, noted if kept else before)) + "\n")
     return 0

@@ -58,9 +58,9 @@ def run_there(run: str) -> None:
 def data_there(data: str) -> None:
     """Raise a DataError if a data set neither exists nor is built in."""
     path = expanded(data)
-    from vitrail.data.rasters.sources import common, files_of
+    from vitrail.data.rasters.sources import common, raster_files
 
-    if files := files_of(data):
+    if files := raster_files(data):
         common(files)
         return
     if path.exists():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vitrail.cli.output import print_json, say, table
 from vitrail.core.errors import DataError, SettingError, UsageError
 from vitrail.core.text import command
-from vitrail.data.rasters.sources import common, files_of, joined
+from vitrail.data.rasters.sources import common, joined, raster_files
 from vitrail.infer.predict_options import AnswerOptions
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def refuse_squeezed(predictor: Predictor, model: str, sources: Sequence[Source])
     from vitrail.data.rasters.stack import open_stack
 
     for source in sources:
-        if source.path is None or source.member or not files_of(source.path):
+        if source.path is None or source.member or not raster_files(source.path):
             continue
         stack = open_stack(source.path.parent, source.path.name)
         grid = stack.grid
@@ -98,7 +98,7 @@ def _raster(predictor: Predictor, images: Sequence[str]) -> Raster:
     from vitrail.data.rasters.stack import open_stack
     from vitrail.infer.rasters.make_map import Raster
 
-    files = files_of(joined(images[0], images[1:]))
+    files = raster_files(joined(images[0], images[1:]))
     if not files:
         raise UsageError(f"{images[0]} is no raster file. A map is made of rasters such as big.tif.")
     root, names = common(files)

@@ -139,9 +139,9 @@ def _source_of(run: str) -> str:
 
 def _example(data: str) -> list[str]:
     """Return what may be predicted next: the map of the rasters, or a picture."""
-    from vitrail.data.rasters.sources import JOIN, files_of
+    from vitrail.data.rasters.sources import raster_files, words_of
 
-    return [*data.split(JOIN), "--out", "map.tif"] if files_of(data) else ["picture.jpg"]
+    return [*words_of(data), "--out", "map.tif"] if raster_files(data) else ["picture.jpg"]
 
 
 def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:

@@ -18,7 +18,7 @@ from vitrail.core.files import write_text
 from vitrail.data.findings import CONTRADICTS, Finding
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import DROPPED, KEPT, QUARANTINED, Row
-from vitrail.data.rasters.sources import JOIN
+from vitrail.data.rasters.sources import words_of
 
 What = Literal["quarantine", "keep", "drop", "relabel", "undo"]
 
@@ -209,5 +209,5 @@ def _decided(row: Row, decision: Decision, again: Callable[[Row], Row]) -> Row:
 
 def history_path(source: Path) -> Path:
     """Return the path of a data set's history: beside it, with its name; of several files, beside the first."""
-    whole = Path(str(source).partition(JOIN)[0]).resolve()
+    whole = Path(words_of(source)[0]).resolve()
     return whole.with_name(f"{whole.name}.vitrail.jsonl")

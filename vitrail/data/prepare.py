@@ -22,7 +22,7 @@ from vitrail.data.manifest import KEPT, Manifest, Row
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.rasters.blocks import left_out
 from vitrail.data.rasters.findings import of_raster
-from vitrail.data.rasters.sources import JOIN
+from vitrail.data.rasters.sources import words_of
 from vitrail.data.split import assign
 from vitrail.data.targets import Gather, Targets, targets_for
 
@@ -71,7 +71,7 @@ class Prepared(NamedTuple):
 
     def command(self, verb: str, *more: object) -> str:
         """Return a command for this source with the same reading options."""
-        return command(verb, *self.source.split(JOIN), *self.options, *more)
+        return command(verb, *words_of(self.source), *self.options, *more)
 
     def in_classes(self) -> str:
         """Return the number of classes as text, printed after the number of images."""
@@ -228,7 +228,7 @@ def _refuse_useless(source: str | Path, targets: Targets[Any], kept: Sequence[Ro
 
 def find(source: str | Path) -> Path:
     """Return the path of a source, of several rasters joined; a built-in set is first written to the cache."""
-    if JOIN in str(source):
+    if len(words_of(source)) > 1:
         return Path(source)
     path = expanded(source)
     if not os.path.exists(path) and str(source) in builtin.names():

@@ -18,7 +18,7 @@ from vitrail.data.labels import count, is_image, join_labels, natural, shorten, 
 from vitrail.data.open_image import read
 from vitrail.data.options import DEFAULTS, LayoutOptions
 from vitrail.data.rasters.facts import RasterFacts
-from vitrail.data.rasters.sources import JOIN, common, files_of, short_name
+from vitrail.data.rasters.sources import JOIN, common, raster_files, short_name
 from vitrail.data.table_files import is_table
 from vitrail.data.truth import Truth
 from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at, walk
@@ -139,7 +139,7 @@ class Tree:
         Raises:
             DataError: the source is missing, not permitted, or of an unknown kind.
         """
-        if rasters := files_of(source):
+        if rasters := raster_files(source):
             root, files = common(rasters)
             return cls(short_name(source), root, files, options=options, stack=JOIN.join(files))
         path = expanded(source)

@@ -32,15 +32,27 @@ def joined(first: str, more: Sequence[str]) -> str:
     return JOIN.join(words)
 
 
-def files_of(source: str | Path) -> tuple[Path, ...]:
-    """Return the raster files that a source names; () if it names something else. DataError for `|` in a name."""
-    if JOIN in str(source) and expanded(source).is_file():
-        raise DataError(f"{source} has {JOIN} in its name, which stands between several rasters. Rename it.")
+def words_of(source: str | Path) -> list[str]:
+    """Return a source as words of a command: several rasters, or itself; another name may contain `|`."""
     words = str(source).split(JOIN)
-    if not all(word.lower().endswith(SUFFIXES) for word in words):
-        return ()
+    return words if all(word.lower().endswith(SUFFIXES) for word in words) else [str(source)]
+
+
+def raster_files(source: str | Path) -> tuple[Path, ...]:
+    """Return the raster files that a source names; () if it names something else.
+
+    Raises:
+        DataError: a single raster has `|` in its name.
+    """
+    words = words_of(source)
     paths = tuple(expanded(word) for word in words)
-    return paths if len(paths) > 1 or paths[0].is_file() else ()
+    if len(paths) > 1:
+        return paths
+    if not words[0].lower().endswith(SUFFIXES) or not paths[0].is_file():
+        return ()
+    if JOIN in words[0]:
+        raise DataError(f"{source} has {JOIN} in its name, which stands between several rasters. Rename it.")
+    return paths
 
 
 def common(files: Sequence[Path]) -> tuple[Path, dict[str, str]]:
@@ -61,7 +73,7 @@ def common(files: Sequence[Path]) -> tuple[Path, dict[str, str]]:
 
 def found_again(stated: str, root: Path) -> str | None:
     """Return the several rasters of a source where they are stated, or else in `root`; None for other sources."""
-    words = stated.split(JOIN)
+    words = words_of(stated)
     if len(words) < 2:
         return None
     for places in ([expanded(word) for word in words], [root / Path(word).name for word in words]):
@@ -72,5 +84,5 @@ def found_again(stated: str, root: Path) -> str | None:
 
 def short_name(source: str | Path) -> str:
     """Return the name of a source for folders: that of its file or folder; of rasters the stem of the first."""
-    path = Path(str(source).partition(JOIN)[0]).resolve()
-    return path.stem if files_of(source) else path.name
+    path = Path(words_of(source)[0]).resolve()
+    return path.stem if raster_files(source) else path.name

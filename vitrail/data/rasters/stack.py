@@ -1,7 +1,8 @@
 """Read windows of one or several raster files as named bands on one grid.
 
 The grid is that of the file with the smallest pixels. Files with another grid are resampled to it while they are read
-(bilinear, GDAL's warped VRT), also from another coordinate system. No file is read whole.
+(bilinear, GDAL's warped VRT), also from another coordinate system. Only a
+small raster is read whole, when many of its windows are wanted.
 """
 
 from __future__ import annotations
@@ -149,14 +150,17 @@ def open_stack(root: Path, path: str) -> Stack:
 @lru_cache(maxsize=16)
 def _opened(paths: tuple[str, ...], changed: tuple[int, ...], process: int, thread: int) -> Stack:
     """Open the files; handles of GDAL belong to one process and one thread."""
-    whole = partial(_held, paths, changed)
-    return stack_of([(Path(one), dataset_of(Path(one))) for one in paths], whole)
+    return stack_of(_datasets(paths), partial(_held, paths, changed))
+
+
+def _datasets(paths: Sequence[str]) -> list[tuple[Path, Any]]:
+    return [(path, dataset_of(path)) for path in map(Path, paths)]
 
 
 @lru_cache(maxsize=1)
 def _held(paths: tuple[str, ...], changed: tuple[int, ...]) -> NDArray[np.float32] | None:
     """Return a whole raster (height, width, bands), shared by threads and forked processes; None if it is broken."""
-    stack = stack_of([(Path(one), dataset_of(Path(one))) for one in paths])
+    stack = stack_of(_datasets(paths))
     try:
         return stack.read(stack.grid.whole)
     except DataError:
