@@ -142,7 +142,7 @@ def test_too_few_images_get_the_reason_and_no_score():
     found = fit_abstention(Evidence(known(100), known(18, seed=2), {}, [[0.1]] * 5))
     assert found.novelty is None
     assert found.abstention.parts == ()
-    assert "18 validation images are too few" in found.abstention.reason
+    assert "18 validation images (groups count once) are too few" in found.abstention.reason
 
 
 def test_a_network_that_sees_no_difference_gets_the_reason():
