@@ -119,6 +119,8 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "detect": "vitrail.tasks.detect.task:Detect",
         "instances": "vitrail.tasks.instances.task:SegmentInstances",
         "panoptic": "vitrail.tasks.panoptic.task:Panoptic",
+        "pretrain": "vitrail.tasks.pretrain.task:Pretrain",
+        "retrieve": "vitrail.tasks.retrieve.task:Retrieve",
         "elastic": "vitrail.tasks.wrappers.elastic:Elastic",
         "elastic_multilabel": "vitrail.tasks.wrappers.elastic:ElasticMultiLabel",
         "distill": "vitrail.tasks.wrappers.distill:Distill",
@@ -138,6 +140,8 @@ TARGETS: Mapping[str, str] = MappingProxyType(
         "detect": "vitrail.tasks.detect.targets:DetectTargets",
         "instances": "vitrail.tasks.instances.targets:InstanceTargets",
         "panoptic": "vitrail.tasks.panoptic.targets:PanopticTargets",
+        "pretrain": "vitrail.tasks.pretrain.targets:PretrainTargets",
+        "retrieve": "vitrail.tasks.retrieve.targets:CaptionTargets",
         "elastic": "vitrail.tasks.classify.targets:ClassTargets",
         "elastic_multilabel": "vitrail.tasks.multilabel.targets:LabelTargets",
     }
@@ -152,6 +156,8 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "detect": "vitrail.tasks.detect.settings:DetectSettings",
         "instances": "vitrail.tasks.instances.settings:InstanceSettings",
         "panoptic": "vitrail.tasks.panoptic.settings:PanopticSettings",
+        "pretrain": "vitrail.tasks.pretrain.settings:PretrainSettings",
+        "retrieve": "vitrail.tasks.retrieve.settings:RetrieveSettings",
         "elastic": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "elastic_multilabel": "vitrail.tasks.wrappers.settings:ElasticSettings",
         "distill": "vitrail.tasks.wrappers.settings:DistillSettings",
@@ -167,6 +173,8 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
         "boxes": "detect",
         "instances": "instances",
         "panoptic": "panoptic",
+        "none": "pretrain",
+        "caption": "retrieve",
     }
 )
 """Kind of labels → the default task."""

@@ -191,6 +191,8 @@ _TASKS_OF: Mapping[str, str] = MappingProxyType(
         "boxes": "--task detect, or --task instances if they have outlines",
         "instances": "--task instances or --task detect",
         "panoptic": "--task panoptic, --task instances or --task segment",
+        "none": "--task pretrain",
+        "caption": "--task retrieve",
     }
 )
 """Kind of truth → the tasks that read it."""

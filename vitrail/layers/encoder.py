@@ -21,6 +21,9 @@ from vitrail.layers.tokens import Features, FeatureSpec, Tokens
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
+KEPT = "kept"
+"""The input with the patches that a plain column is to see: their indices in raster order, int64 (b, m)."""
+
 
 class Encoder(nn.Module):
     """A network from images to features, with a description of these features (`spec`).
@@ -210,8 +213,12 @@ class Column(nn.ModuleList):
 
 
 class ColumnEncoder(Encoder):
-    """An encoder with one column: `start` makes tokens from images, then `blocks`, then `norm`."""
+    """An encoder with one column: `start` makes tokens from images, then `blocks`, then `norm`.
 
+    A plain column can be given the patches to see (`KEPT`): the others are dropped before the first block.
+    """
+
+    takes = (KEPT,)
     blocks: Column
     norm: nn.Module
 
@@ -224,22 +231,33 @@ class ColumnEncoder(Encoder):
     def start(self, images: Tensor) -> Tokens:
         """Return the input tokens of the first block: (b, channels, height, width) -> (b, n, d)."""
 
+    def begin(self, images: Tensor, given: Mapping[str, Tensor] = NOTHING) -> Tokens:
+        """Return the input tokens of the first block, with positions, of the patches that are given or of all.
+
+        Raises:
+            SettingError: another input is given, or patches of a network that is no plain column.
+        """
+        kept = given.get(KEPT)
+        if kept is None or not self.plain_column:
+            self.refuse(given)
+            return self.start(images)
+        self.refuse({name: given[name] for name in given if name != KEPT})
+        return self.start(images).only(kept)
+
     def forward(
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, n, d), prefix first."""
-        self.refuse(given)
-        tokens = self.blocks(self.start(images), record)
+        tokens = self.blocks(self.begin(images, given), record)
         return Features(tokens.with_x(self.norm(tokens.x)).unmerged())
 
     def summarise(
         self, images: Tensor, blocks: tuple[int, ...] = (), *, given: Mapping[str, Tensor] = NOTHING
     ) -> Features:
         """(b, channels, height, width) -> Features with the prefix only, (b, prefix, d); without one all tokens."""
-        self.refuse(given)
         if not self.spec.prefix:
-            return super().summarise(images, blocks)
-        tokens, tapped = self.blocks.summarise(self.start(images), blocks)
+            return super().summarise(images, blocks, given=given)
+        tokens, tapped = self.blocks.summarise(self.begin(images, given), blocks)
         return Features(tokens.with_x(self.norm(tokens.x)), self._levels(tapped, blocks))
 
     def tap(
@@ -251,13 +269,12 @@ class ColumnEncoder(Encoder):
         record: Recorder | None = None,
     ) -> Features:
         """(b, channels, height, width) -> Features whose levels are the normalised maps after `blocks`."""
-        self.refuse(given)
         depth = len(self.blocks)
         if not blocks or not all(1 <= block <= depth for block in blocks):
             raise SettingError(
                 f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
             )
-        tokens, tapped = self.blocks.tap(self.start(images), blocks, record)
+        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
         return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), self._levels(tapped, blocks))
 
     def _levels(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -129,8 +129,7 @@ class ViT(ColumnEncoder):
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, prefix + row·col, d)."""
-        self.refuse(given)
-        tokens = self.blocks(self.start(images), record)  # eqs. 2 and 3
+        tokens = self.blocks(self.begin(images, given), record)  # eqs. 2 and 3
         return Features(tokens.with_x(self.norm(tokens.x)).unmerged())  # eq. 4
 
     def start(self, images: Tensor) -> Tokens:
