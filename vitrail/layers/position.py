@@ -74,7 +74,7 @@ class SinePosition(LearnedPosition):
 
 
 class GridSines(LearnedPosition):
-    """Fixed sines and cosines of column and row (He et al. 2022, arXiv:2111.06377, after MoCo v3); the prefix has zeros.
+    """Fixed sines and cosines of column and row, zeros for the prefix (He et al. 2022, arXiv:2111.06377, and its code).
 
     Not trained, but part of the weights. For other grids the table is resized (bicubic) and not computed again.
     """
