@@ -184,6 +184,9 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
 DRAFTS = frozenset(("classify", "multilabel", "segment"))
 """The default tasks with a draft: a head that is fitted on features of a frozen network."""
 
+RETRIEVE = "retrieve"
+"""The task whose head reads words."""
+
 ELASTIC, DISTILL = "elastic", "distill"
 """The tasks that wrap another one: for several costs at once, and for distillation."""
 
