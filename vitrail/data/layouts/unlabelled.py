@@ -36,7 +36,7 @@ def without_labels(tree: Tree, readings: Sequence[Layout]) -> Layout | None:
         return None
     if not any(entry.split for entry in found):
         found = _in_split_folders(tree, found)
-    why = f"images only, because the task needs no labels: {count(len(found), 'image')}."
+    why = "images only, because the task needs no labels."
     tables = tuple(name for one in readings for name in one.tables)
     notes = (*tree.notes, *tree.odd_notes(), *tree.other_notes((*tables, *masks)), *_aside(readings, masks))
     return Layout(NAME, tree.root, why, (*found, *tree.refused), notes, Truth("none"))

@@ -122,11 +122,12 @@ class PretrainEvaluation:
 
 def _limits(mask: float) -> Limits:
     return Limits(
+        "Limits",
         (
             "The network predicts nothing about an image. It is a start for training with labels: `vitrail train "
             "photos/ --weights RUN --tune full`.",
             f"A better guess of the {mask:.0%} hidden is no proof of better features: only a fine-tune shows that.",
-        )
+        ),
     )
 
 
