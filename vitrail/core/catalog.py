@@ -184,6 +184,9 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
 DRAFTS = frozenset(("classify", "multilabel", "segment"))
 """The default tasks with a draft: a head that is fitted on features of a frozen network."""
 
+PRETRAIN = "pretrain"
+"""The task whose weights are a start for the others: of its networks only the encoder is taken."""
+
 ELASTIC, DISTILL = "elastic", "distill"
 """The tasks that wrap another one: for several costs at once, and for distillation."""
 
@@ -221,7 +224,9 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
 )
 """The layouts of a data source; if several explain the same number of images, the first is chosen."""
 
-ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType({"crops": "vitrail.data.layouts.boxes:crops"})
+ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType(
+    {"crops": "vitrail.data.layouts.boxes:crops", "images": "vitrail.data.layouts.decide:images"}
+)
 """Layouts that are never detected; the user has to name them."""
 
 KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
