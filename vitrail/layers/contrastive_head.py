@@ -61,11 +61,16 @@ class ContrastiveHead(PooledHead):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Features with tokens (b, n, d) -> `image` (b, embed), and `text` (b, embed) of the input `tokens`."""
+        """Features with tokens (b, n, d) -> `image` (b, embed); with the input `tokens` also what the losses need.
+
+        These are `text` (b, embed), and for each image the `factor` of the cosines and the `bias`: (b,).
+        """
         image = unit(self.project(self.pool(features)))
-        return (
-            {"image": image, "text": self.texts(inputs["tokens"])} if "tokens" in inputs else {"image": image}
-        )
+        if "tokens" not in inputs:
+            return {"image": image}
+        same = image.shape[:1]
+        factor, bias = self.factor().expand(same), self.bias.expand(same)
+        return {"image": image, "text": self.texts(inputs["tokens"]), "factor": factor, "bias": bias}
 
     def texts(self, tokens: Tensor, record: Recorder | None = None) -> Tensor:
         """Ids of word pieces, int64 (n, context) -> unit vectors (n, embed); `record` collects the attention."""

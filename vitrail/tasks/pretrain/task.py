@@ -78,7 +78,6 @@ class Pretrain(Task[None, Reconstruction], PretrainTargets):
     inputs = ("images", KEPT)
     answers = False
     fresh = True
-    betas = (0.9, 0.95)
     begins_from = ("pretrain",)
     head_settings = DECODER
     agreement = "reconstructions are the same"
