@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.core.errors import SettingError
 from vitrail.layers.tokens import Tokens
 
 Resize = Literal["bilinear_corners", "bicubic", "bicubic_antialias", "bilinear", "nearest"]
@@ -72,6 +73,34 @@ class SinePosition(LearnedPosition):
         self.table = nn.Parameter(table, requires_grad=False)
 
 
+class GridSines(LearnedPosition):
+    """Fixed sines and cosines of column and row, zeros for the prefix (He et al. 2022, arXiv:2111.06377, and its code).
+
+    Not trained, but part of the weights. For other grids the table is resized (bicubic) and not computed again.
+    """
+
+    def __init__(
+        self, width: int, grid: tuple[int, int], *, prefix: int = 0, resize: Resize = "bicubic"
+    ) -> None:
+        super().__init__(width, grid, prefix=prefix, resize=resize)
+        table = F.pad(grid_sines(width, grid), (0, 0, prefix, 0))[None]
+        self.table = nn.Parameter(table, requires_grad=False)
+
+
+def grid_sines(width: int, grid: tuple[int, int]) -> Tensor:  # (row·col, width)
+    """Return sines and cosines of the column in the first half of the channels, and of the row in the second.
+
+    The angles are index / 10000^(4i / width), i < width / 4. SettingError for a width that four does not divide.
+    """
+    if width % 4:
+        raise SettingError(f"Sines of rows and columns need a width that is a multiple of 4, not {width}.")
+    pace = 10000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    rows, cols = (torch.arange(side, dtype=torch.float64)[:, None] * pace for side in grid)
+    rows, cols = (torch.cat([angle.sin(), angle.cos()], 1).float() for angle in (rows, cols))
+    places = (cols.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1))
+    return torch.cat(places, -1).flatten(0, 1)
+
+
 class GridPosition(nn.Module):
     """A learned half vector for each row and one for each column, concatenated (arXiv:2010.11929, table 8).
 
@@ -118,6 +147,16 @@ class RelativeVectors(nn.Module):
         index = down[:, None, :, None] * (2 * col - 1) + right[None, :, None, :]
         index = index.reshape(1, 1, row * col, row * col).expand(*scores.shape[:2], -1, -1)
         return F.pad(scores.gather(3, index), (tokens.prefix, 0, tokens.prefix, 0))
+
+
+class CausalMask(nn.Module):
+    """The bias of text: -inf for keys after the query, so that a token attends to itself and those before it."""
+
+    def forward(self, q: Tensor, tokens: Tokens) -> Tensor:
+        """Queries (b, h, n, e) of these tokens -> the bias of their scores, (n, n)."""
+        n = q.shape[2]
+        # In the type of the queries: the fused kernel takes no other in bf16.
+        return q.new_full((n, n), -torch.inf).triu(1)
 
 
 def resize_grid(

@@ -144,9 +144,11 @@ class TrainOptions:
     drop_path: float | None = None
     ema: float | None = None
     augment: (
-        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"]
+        Literal[
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "large_crop"
+        ]
         | None
-    ) = None
+    ) = None  # fmt: skip
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None
