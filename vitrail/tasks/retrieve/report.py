@@ -14,6 +14,7 @@ from vitrail.metrics.intervals import bootstrap, resampled, units_of
 from vitrail.metrics.recall_at import chance
 from vitrail.tasks.resampling import resampling_of, told, warnings
 from vitrail.tasks.result import (
+    Cell,
     Column,
     Gallery,
     Limits,
@@ -119,17 +120,12 @@ def _table(numbers: Mapping[str, Number], by_chance: Mapping[str, float], whole:
     columns += [Column(f"chance @{k}", right=True) for k in AT]
     columns.append(Column("median rank", right=True))
     candidates = {TO_TEXT: whole.pairs.texts, TO_IMAGE: whole.pairs.images}
-    rows = tuple(
-        (
-            CALLED[side],
-            candidates[side],
-            *(numbers[f"{side}_{k}"] if k < candidates[side] else Number(None) for k in AT),
-            *(Number(by_chance[f"{side}_{k}"]) for k in AT),
-            numbers[f"{side}_rank"],
-        )
-        for side in CALLED
-    )
-    return Table(tuple(columns), rows)
+    rows: list[tuple[Cell, ...]] = []
+    for side, among in candidates.items():
+        recall = [numbers[f"{side}_{k}"] if k < among else Number(None) for k in AT]
+        lucky = [Number(by_chance[f"{side}_{k}"]) for k in AT]
+        rows.append((CALLED[side], among, *recall, *lucky, numbers[f"{side}_rank"]))
+    return Table(tuple(columns), tuple(rows))
 
 
 def _verdict(
