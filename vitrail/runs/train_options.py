@@ -145,7 +145,8 @@ class TrainOptions:
     ema: float | None = None
     augment: (
         Literal[
-            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "large_crop", "square",
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
         ]
         | None
     ) = None  # fmt: skip

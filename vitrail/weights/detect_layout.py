@@ -39,9 +39,6 @@ OWN = ("vitrail", "vitrail_encoder")
 WITH_CLASSIFIER = ("vit", "deit", "dinov2", "mae", "swin", "mixer", "clip")
 """Families whose classifiers in files of other programs have a pool that is stated beside them."""
 
-CONVERTED = "vitrail_network"
-"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
-
 
 def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
     """Return the weights of an opened file, with our tensor names and the conventions of their source.
