@@ -1,0 +1,125 @@
+"""The network of a search: any encoder for similar images, one with a text tower for words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrail.core.environment import expanded
+from vitrail.core.errors import SettingError, WeightsError
+from vitrail.core.text import command
+from vitrail.explainers.open_encoder import open_encoder
+from vitrail.infer.predictor import Predictor, refuse_exported
+from vitrail.runs.device import device_for
+from vitrail.runs.model_source import is_ours
+from vitrail.search.image_index import Floats
+from vitrail.training.feature_cache import Frozen
+
+RETRIEVE = "retrieve"
+"""The task that learns images and their captions."""
+
+WORDS_MODEL = "clip_b32"
+"""The published network that reads words if none is named."""
+
+IMAGES_MODEL = "dinov2_s14"
+"""The published network that compares images if none is named."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What reads texts: the model whose text tower gives their vectors."""
+
+    predictor: Predictor
+
+    def vectors(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors of texts, of length 1, in the space of the images: (n, d)."""
+        from vitrail.infer.words import text_vectors  # needs the extra words
+
+        return np.asarray(text_vectors(self.predictor, list(texts)), np.float32)
+
+    def notes(self, text: str) -> list[str]:
+        """Return sentences about what the text tower cannot read of a text."""
+        vocabulary = self.predictor.task.vocabulary
+        notes = [vocabulary.warning(text)]
+        if vocabulary.cut(text):
+            notes.append(
+                f"The text has {len(text.split()):,} words, more than the text tower reads ({vocabulary.context} "
+                "tokens): its end is cut off."
+            )
+        return [one for one in notes if one]
+
+    @property
+    def scale(self) -> float:
+        """The factor of the cosines before the softmax over texts."""
+        return float(self.predictor.network.head.factor())
+
+
+@dataclass(frozen=True)
+class SearchModel:
+    """A network that gives vectors of images, and what reads texts if it has a text tower."""
+
+    name: str
+    frozen: Frozen
+    words: Words | None = None
+
+
+def open_model(model: str | None, device: str = "auto", words: bool = False) -> SearchModel:
+    """Open the network of a search: a run, a model file, weights, or a name; None: the default one.
+
+    Raises:
+        SettingError: words are asked for and the network has no text tower.
+        RunError, WeightsError: it cannot be opened, or is not here and cannot be fetched.
+    """
+    if words:
+        return _with_words(model, device)
+    opened = _ours(model, device) if model is not None else None
+    if opened is not None:
+        return opened
+    found = open_encoder(model or IMAGES_MODEL, device)
+    return SearchModel(found.name, Frozen(found.encoder, found.preprocess, device_for(device)))
+
+
+def _with_words(model: str | None, device: str) -> SearchModel:
+    opened = _ours(_words_file(model), device)
+    if opened is None or opened.words is None:
+        raise SettingError(
+            f"{model} has no text tower, so it cannot be asked in words. Give an image to compare with "
+            f"({command('search', 'FOLDER', '--like', 'IMAGE', '--model', model)}), or a model that has learnt from "
+            "captions."
+        )
+    return opened
+
+
+def _words_file(model: str | None) -> str:
+    """Return the path of a model, made of published weights if it names some."""
+    if model is not None and is_ours(expanded(model)):
+        return model
+    from vitrail.runs.published import published_model
+
+    try:
+        return str(published_model(model or WORDS_MODEL).path)
+    except WeightsError as error:
+        if model is not None:
+            raise
+        raise WeightsError(
+            f"To search by words a network is needed that has learnt from captions, and the default one cannot be "
+            f"had: {error} With captions of your own: {command('train', 'pairs.csv', '--task', 'retrieve')}, then "
+            "--model runs/pairs. Without words: --like IMAGE."
+        ) from error
+
+
+def _ours(model: str, device: str) -> SearchModel | None:
+    """Return a run or a model file as the network of a search; None for anything else."""
+    path = expanded(model)
+    refuse_exported(path)
+    if not is_ours(path):
+        return None
+    predictor = Predictor(path, device)
+    name, encoder = predictor.header.name, predictor.network.encoder
+    if predictor.task.name != RETRIEVE:
+        return SearchModel(name, Frozen(encoder, predictor.preprocess, predictor.device))
+    head = predictor.network.head
+    frozen = Frozen(encoder, predictor.preprocess, predictor.device, head=head)
+    return SearchModel(name, frozen, Words(predictor))
