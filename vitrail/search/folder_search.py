@@ -18,7 +18,7 @@ from vitrail.search.search_model import SearchModel, open_model
 
 
 class Result(NamedTuple):
-    """The outcome of a search: the images searched, what each query found, the name of the network, and notes for the user."""
+    """The outcome of a search: the images, what each query found, the name of the network, and notes for the user."""
 
     searched: Index
     found: tuple[Found, ...]
