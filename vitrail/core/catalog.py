@@ -19,6 +19,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "vit": "vitrail.models.vit:ViT",
         "dinov2": "vitrail.models.dinov2:DinoV2",
         "deit": "vitrail.models.deit:DeiT",
+        "clip": "vitrail.models.clip:Clip",
         "swin": "vitrail.models.swin:Swin",
         "t2t": "vitrail.models.t2t:T2T",
         "supervit": "vitrail.models.supervit:SuperViT",
@@ -73,6 +74,15 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "deit3_b16",
             "deit3_l16",
             "deit3_h14",
+        ),
+        "clip": (
+            "clip_digits",
+            "clip_s8",
+            "clip_b32",
+            "clip_b16",
+            "clip_l14",
+            "clip_l14_336",
+            "clip_h14",
         ),
         "t2t": (
             "t2t_vit_7",

@@ -120,6 +120,16 @@ class RelativeVectors(nn.Module):
         return F.pad(scores.gather(3, index), (tokens.prefix, 0, tokens.prefix, 0))
 
 
+class CausalMask(nn.Module):
+    """The bias of text: -inf for keys after the query, so that a token attends to itself and those before it."""
+
+    def forward(self, q: Tensor, tokens: Tokens) -> Tensor:
+        """Queries (b, h, n, e) of these tokens -> the bias of their scores, (n, n)."""
+        n = q.shape[2]
+        # In the type of the queries: the fused kernel takes no other in bf16.
+        return q.new_full((n, n), -torch.inf).triu(1)
+
+
 def resize_grid(
     table: Tensor, old: tuple[int, ...], new: tuple[int, ...], *, mode: Resize
 ) -> Tensor:  # (1, prod(old), d) -> (1, prod(new), d)

@@ -64,7 +64,9 @@ class CompareOptions:
     batch: int | None = None
     recipe: str | None = None
     augment: (
-        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"]
+        Literal[
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "square"
+        ]
         | None
     ) = None
     mixup: float | None = None
