@@ -11,17 +11,19 @@ from vitrail.core.catalog import family_of
 from vitrail.core.environment import expanded
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.core.text import command
+from vitrail.data.labels import count
+from vitrail.data.vocabulary import Vocabulary
 from vitrail.infer.predictor import Predictor, refuse_exported
+from vitrail.infer.words import text_vectors
+from vitrail.layers.contrastive_head import ContrastiveHead, ImageHalf
 from vitrail.runs.device import device_for
 from vitrail.runs.model_source import is_ours
 from vitrail.search.image_index import Floats
+from vitrail.tasks.retrieve.task import Retrieve
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.network_choice import DRAFT_SIZE
 from vitrail.weights.preprocessing import answering_preprocess, published_preprocess
 from vitrail.weights.resolve import find_weights
-
-RETRIEVE = "retrieve"
-"""The task that learns images and their captions."""
 
 WORDS_MODEL = "clip_b32"
 """The published network that reads words if none is named."""
@@ -32,31 +34,30 @@ IMAGES_MODEL = "dinov2_s14"
 
 @dataclass(frozen=True)
 class Words:
-    """What reads texts: the model whose text tower gives their vectors."""
+    """What reads texts: the model whose text tower gives their vectors, its head, and its vocabulary."""
 
     predictor: Predictor
+    head: ContrastiveHead
+    vocabulary: Vocabulary
 
     def vectors(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts, of length 1, in the space of the images: (n, d)."""
-        from vitrail.infer.words import text_vectors  # needs the extra words
-
         return np.asarray(text_vectors(self.predictor, list(texts)), np.float32)
 
     def notes(self, text: str) -> list[str]:
         """Return sentences about what the text tower cannot read of a text."""
-        vocabulary = self.predictor.task.vocabulary
-        notes = [vocabulary.warning(text)]
-        if vocabulary.cut(text):
+        notes = [self.vocabulary.warning(text)]
+        if self.vocabulary.cut(text):
             notes.append(
-                f"The text has {len(text.split()):,} words, more than the text tower reads ({vocabulary.context} "
-                "tokens): its end is cut off."
+                f"The text has {count(len(text.split()), 'word')}, more than the text tower reads "
+                f"({self.vocabulary.context} tokens): its end is cut off."
             )
         return [one for one in notes if one]
 
     @property
     def scale(self) -> float:
         """The factor of the cosines before the softmax over texts."""
-        return float(self.predictor.network.head.factor())
+        return float(self.head.factor())
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _ours(model: str, device: str) -> SearchModel | None:
         return None
     predictor = Predictor(path, device)
     name, encoder = predictor.header.name, predictor.network.encoder
-    if predictor.task.name != RETRIEVE:
+    head, task = predictor.network.head, predictor.task
+    if not isinstance(task, Retrieve) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
         return SearchModel(name, Frozen(encoder, predictor.preprocess, predictor.device))
-    head = predictor.network.head
-    frozen = Frozen(encoder, predictor.preprocess, predictor.device, head=head)
-    return SearchModel(name, frozen, Words(predictor))
+    frozen = Frozen(encoder, predictor.preprocess, predictor.device, head=ImageHalf(head))
+    return SearchModel(name, frozen, Words(predictor, head, task.vocabulary))
