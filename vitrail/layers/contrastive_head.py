@@ -109,6 +109,19 @@ def projection(width: int, embed: int, hidden: int = 0) -> nn.Module:
     return layer
 
 
+class ImageHalf(PooledHead):
+    """The half of a contrastive head that reads images, with the same weights: no text tower is copied with it."""
+
+    def __init__(self, head: ContrastiveHead) -> None:
+        super().__init__()
+        self.read_pool(head.pool)
+        self.project = head.project
+
+    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
+        """Features with tokens (b, n, d) -> `image` (b, embed), of length 1."""
+        return {"image": unit(self.project(self.pool(features)))}
+
+
 def unit(x: Tensor) -> Tensor:
     """Return vectors of length 1, computed in float32: (…, e) -> (…, e)."""
     return F.normalize(x.float(), dim=-1)

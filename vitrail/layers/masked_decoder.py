@@ -65,13 +65,12 @@ class MaskedDecoder(Head):
 
     def filled(self, tokens: Tokens) -> Tokens:
         """Return the input tokens of the decoder, with mask tokens and positions: (b, prefix + row·col, width)."""
-        x = self.embed(tokens.x)
+        x = self.embed(tokens.x).to(self.mask.dtype)  # in mixed precision as exact as the positions
         front, seen = x[:, : tokens.prefix], x[:, tokens.prefix :]
         row, col = tokens.grid[-2:]
         if tokens.kept is not None:
             at = tokens.kept[..., None].expand(-1, -1, x.shape[-1])
-            hidden = self.mask.to(x.dtype).expand(len(x), prod(tokens.grid), -1)
-            seen = hidden.scatter(1, at, seen)
+            seen = self.mask.expand(len(x), prod(tokens.grid), -1).scatter(1, at, seen)
         seen = seen + grid_sines(x.shape[-1], (row, col)).to(x)
         return Tokens(torch.cat([front, seen], 1), tokens.grid, tokens.prefix)
 

@@ -7,8 +7,8 @@ the seen patches say where they are:
     z = ViT([x_class; x_i E + p_i, i seen]),  ŷ = decoder(z, a mask token at every other place)
     loss = the mean over hidden patches of |ŷ_i - y_i|² / pixels,  y_i normalised to mean 0, deviation 1
 
-Afterwards the decoder is left out. The authors' fine-tuned classifiers have no norm after the last block; the mean of
-the patches is normalised instead (`pooled`).
+Afterwards the decoder is left out, and classifiers read the mean of the patches, as the authors fine-tune. Theirs have
+no norm after the last block; the mean is normalised instead (`pooled`).
 
 Initial values are those of the official code: Xavier-uniform matrices, biases 0, class and mask token N(0, 0.02).
 Axes: b batch, n tokens (class, then the patches that are seen), d width, row col patch grid.
@@ -81,7 +81,7 @@ class MAE(ColumnEncoder):
             attention="softmax",
             blocks=c.depth,
             depth=c.depth,
-            pool="own" if c.pooled else "cls",
+            pool="own" if c.pooled else "mean",
             pooled_width=c.width if c.pooled else 0,
             pooled_patches=c.pooled,
             sizes="any",

@@ -148,10 +148,11 @@ class TrainOptions:
     ema: float | None = None
     augment: (
         Literal[
-            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "square"
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
         ]
         | None
-    ) = None
+    ) = None  # fmt: skip
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None

@@ -14,11 +14,20 @@ from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
-from vitrail.weights import detr_files, hub_folder, infer_config, rules
+from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
-from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, head_shapes, shapes
+from vitrail.weights.read_request import (
+    CLASSIFY,
+    CONVERTED,
+    Asked,
+    Read,
+    alternatives,
+    beside,
+    head_shapes,
+    shapes,
+)
 from vitrail.weights.read_timm import through_timms, timm_network
 from vitrail.weights.rules import Loaded
 from vitrail.weights.stated_config import Said, of_user
@@ -27,8 +36,8 @@ from vitrail.weights.timm_folder import TimmFolder, timm_folder
 OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
 
-CONVERTED = "vitrail_network"
-"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
+WITH_CLASSIFIER = ("vit", "deit", "dinov2", "mae", "swin", "mixer", "clip")
+"""Families whose classifiers in files of other programs have a pool that is stated beside them."""
 
 
 def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
@@ -65,7 +74,8 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
 def _of_layout(asked: Asked) -> Read:
     """Read weights whose layout follows from their names; others are read as a network of timm by name."""
     opened, folder = asked.opened, asked.folder
-    if asked.model is None and (hub_folder.hub_type(opened.config) or "vit") not in hub_folder.PAGES:
+    stated = hub_folder.whole(opened.config).get("model_type") or "vit"
+    if asked.model is None and hub_folder.hub_type(opened.config) and stated not in hub_folder.PAGES:
         raise _at(opened, hub_folder.refusal(opened.config))
     found = next(
         ((front, kind) for front, t in alternatives(opened) if (kind := layout_of(opened, t, asked.family))),
@@ -74,7 +84,7 @@ def _of_layout(asked: Asked) -> Read:
     if (
         found is None
         or asked.family == "timm"
-        or (folder and (folder.otherwise or _no_tanh(found[1], folder)))
+        or (folder and (folder.otherwise or _no_such_gelu(found[1], folder)))
     ):
         return timm_network(asked)
     front, kind = found
@@ -83,9 +93,10 @@ def _of_layout(asked: Asked) -> Read:
     return read if not front else read._replace(assumed=(_left(front, opened, kind), *read.assumed))
 
 
-def _no_tanh(kind: Layout, folder: TimmFolder) -> bool:
-    """Return whether timm's network has the tanh GELU, unlike our network with the same tensors."""
-    return folder.said.gelu == "tanh" and kind.infer not in (infer_config.vit, infer_config.mixer)
+def _no_such_gelu(kind: Layout, folder: TimmFolder) -> bool:
+    """Return whether timm's network has a GELU that our network with the same tensors has not."""
+    any_gelu = (infer_config.vit, infer_config.mixer, clip_files.encoder)
+    return folder.said.gelu not in (None, "exact") and kind.infer not in any_gelu
 
 
 def _with_page(asked: Asked, kind: Layout) -> Read:
@@ -100,15 +111,25 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     config = _with_conventions(config, stated, opened)
     if asked.written is not None and shapes(asked.written) == shapes(config):
         config = asked.written  # includes settings that neither the tensors nor the other layout contain
-    head = head_shapes(config, kind.task, kind.settings, kind.classes) if kind.classes else None
+    strict = kind.classes or kind.own_head
+    head = head_shapes(config, kind.task, kind.settings, kind.classes) if strict else kind.head
     weights = rules.load(
         kind.table, kind.tensors, shapes(config), lambda: _way_out(config, opened, kind), head
     )
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
-    weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.notes]
-    lines.append(detr_files.stride_line(config, said))
+    pool = dropped = None
+    if kind.task == CLASSIFY:
+        weights, pool, dropped = _classifier(weights, config, asked)
+    lines = [
+        line,
+        _size_line(config, said),
+        dropped,
+        None if kind.own_head else beside(kind.tensors),
+        *kind.notes,
+    ]
+    lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
+    lines += [clip_files.gelu_line(config, said)]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
@@ -117,7 +138,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     pool = pool or header.get("pool")
     own = _task_of(header.get("task") or {})
     own = own if own.task == kind.task else _TaskOf(kind.task)
-    settings, labels = {**kind.settings, **own.settings}, own.labels or kind.labels
+    settings = {**clip_files.with_gelu(kind.settings, config), **own.settings}
+    labels = own.labels or kind.labels
     source, licence = kind.conventions.name, header.get("licence")
     named = (labels, own.task, settings, own.things)
     return Read(config, weights, source, preprocessing, licence, pool, assumed, *named)
@@ -153,7 +175,9 @@ def _of_header(config: Any) -> Said:
         return Said()
     heads = config.heads if config.family in infer_config.OF_HEADS else None
     gelu, eps, dilated = (getattr(config, name, None) for name in ("gelu", "norm_eps", "dilated"))
-    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=eps, dilated=dilated)
+    decoder = getattr(config, "decoder", None) if config.family == "mae" else None
+    others = {"gelu": gelu, "norm_eps": eps, "dilated": dilated, "decoder_heads": decoder and decoder[2]}
+    return Said("its header", heads, sizes=(config.size,), **others)
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
@@ -164,7 +188,8 @@ def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
     # If the file states a number, a difference is reported later, with the nearest preset.
     open_ = stated.heads is None and agrees and wanted.family in infer_config.OF_HEADS
     dilated = getattr(wanted, "dilated", None) if stated.dilated is None else None
-    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,), dilated=dilated)
+    gelu = wanted.gelu if wanted.family == "clip" and stated.gelu is None else None
+    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,), gelu=gelu, dilated=dilated)
 
 
 def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
@@ -189,8 +214,10 @@ def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
 def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str | None, str | None]:
     """Return the weights, the pool of their classifier, and a note if the classifier is not used."""
     head = weights.head
-    if not head or config.family not in ("vit", "deit", "dinov2", "swin", "mixer"):
+    if not head or config.family not in WITH_CLASSIFIER:
         return weights, None, None
+    if config.family == "mae" and not asked.folder:
+        return weights, mae_files.pool_of(config, head, asked.written is not None), None
     if asked.folder:
         pool = asked.folder.pool
         if pool is None:

@@ -138,7 +138,7 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
     def _vocabulary(self) -> Vocabulary:
         if self.vocabulary is None:
             raise SettingError(
-                "The vocabulary of this task is learnt from captions when a training starts, or read from a model file. "
+                "This task has no vocabulary yet: a training makes it from its captions, and a model file holds it. "
                 "Open a trained model."
             )
         return self.vocabulary
@@ -201,7 +201,7 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
         captions: Sequence[tuple[str, ...]] = batch.targets
         flat = _encoded(head, self._vocabulary(), [caption for own in captions for caption in own])
         text = flat.new_zeros(len(captions), max(map(len, captions)), flat.shape[1])
-        for place, part in enumerate(flat.split([len(own) for own in captions])):
+        for place, part in enumerate(torch.split(flat, [len(own) for own in captions])):
             text[place, : len(part)] = part
         return {**output, "text": text, "factor": head.factor().detach().expand(len(captions))}
 

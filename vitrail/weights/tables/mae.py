@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vitrail.weights.rules import Rule, Table, stacked
 from vitrail.weights.tables import huggingface, timm
 
@@ -36,7 +38,7 @@ ENCODER = Table(
 )
 """The encoder, and a classifier if there is one; the norm stands before or after the mean of the patches."""
 
-_LAYER = "decoder.decoder_encoder.layer.{i}"
+_LAYER = "decoder.decoder_layers.{i}"
 
 HUB_DECODER = (
     Rule("embed.{p}", "decoder.decoder_embed.{p}"),
@@ -64,14 +66,17 @@ HUB_PLACES = "decoder.decoder_pos_embed"
 """transformers' name of the positions of the decoder."""
 
 HUB = Table("Hugging Face ViTMAE", rules=huggingface.VIT.rules, head=HUB_DECODER, ignored=(HUB_PLACES,))
-"""Encoder and decoder; transformers' own files have `vit.` before the names of the encoder."""
+"""Encoder and decoder, without the `vit.` that stands before the names of the encoder in files of both."""
+
+HUB_ENCODER = replace(huggingface.VIT, name="Hugging Face ViTMAE")
+"""The encoder, and a classifier if there is one."""
 
 HUB_SPELLINGS = (
-    (r"^decoder\.decoder_layers\.", "decoder.decoder_encoder.layer."),
-    (r"^(decoder\.\w+\.layer\.\d+)\.attention\.([qkv])_proj\.", r"\1.attention.attention.\2_proj."),
-    (r"^(decoder\.\w+\.layer\.\d+)\.attention\.o_proj\.", r"\1.attention.output.dense."),
-    (r"^(decoder\.\w+\.layer\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
-    (r"^(decoder\.\w+\.layer\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
+    (r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers."),
+    (r"^(decoder\.decoder_layers\.\d+)\.attention\.([qkv])_proj\.", r"\1.attention.attention.\2_proj."),
+    (r"^(decoder\.decoder_layers\.\d+)\.attention\.o_proj\.", r"\1.attention.output.dense."),
+    (r"^(decoder\.decoder_layers\.\d+)\.mlp\.fc1\.", r"\1.intermediate.dense."),
+    (r"^(decoder\.decoder_layers\.\d+)\.mlp\.fc2\.", r"\1.output.dense."),
     *huggingface.SPELLINGS,
 )
-"""From the names of transformers' decoder in memory and in files, and of its encoder, to those of the table."""
+"""From every spelling seen to the one of the hub's files."""
