@@ -114,7 +114,13 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [line, _size_line(config, said), dropped, None if kind.own_head else beside(kind.tensors), *kind.notes]
+    lines = [
+        line,
+        _size_line(config, said),
+        dropped,
+        None if kind.own_head else beside(kind.tensors),
+        *kind.notes,
+    ]
     lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
