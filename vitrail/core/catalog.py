@@ -19,6 +19,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "vit": "vitrail.models.vit:ViT",
         "dinov2": "vitrail.models.dinov2:DinoV2",
         "deit": "vitrail.models.deit:DeiT",
+        "mae": "vitrail.models.mae:MAE",
         "swin": "vitrail.models.swin:Swin",
         "t2t": "vitrail.models.t2t:T2T",
         "supervit": "vitrail.models.supervit:SuperViT",
@@ -74,6 +75,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "deit3_l16",
             "deit3_h14",
         ),
+        "mae": ("mae_digits", "mae_cifar", "mae_ti16", "mae_s16", "mae_b16", "mae_l16", "mae_h14"),
         "t2t": (
             "t2t_vit_7",
             "t2t_vit_10",

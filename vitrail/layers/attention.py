@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.position import RelativeVectors
+from vitrail.layers.position import CausalMask, RelativeVectors
 from vitrail.layers.sdpa import Recorder, TokenIndex, attend, class_attention
 from vitrail.layers.token_merging import proportional
 from vitrail.layers.tokens import Tokens
@@ -20,7 +20,7 @@ from vitrail.layers.weight_init import xavier
 class SelfAttention(nn.Module):
     """Multi-head self-attention of all tokens (arXiv:2010.11929, eqs. 5-8): Tokens -> (b, n, d).
 
-    `relative` computes a bias for the scores from the queries and the offsets between patches; `rescale` multiplies the
+    `relative` computes a bias for the scores from the queries and the offsets between tokens; `rescale` multiplies the
     scores in addition to 1 / √e.
     """
 
@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
         heads: int,
         *,
         qkv_bias: bool = True,
-        relative: RelativeVectors | None = None,
+        relative: RelativeVectors | CausalMask | None = None,
         rescale: float = 1.0,
     ) -> None:
         super().__init__()

@@ -15,13 +15,21 @@ from vitrail.layers.token_merging import merge
 from vitrail.layers.tokens import Tokens
 from vitrail.layers.weight_init import xavier
 
-Gelu = Literal["exact", "tanh"]
-"""GELU with the error function, or its tanh approximation (Flax's default: Google's ViT; DiT)."""
+Gelu = Literal["exact", "tanh", "quick"]
+"""GELU with the error function, its tanh approximation (Flax's default: Google's ViT; DiT), or x·σ(1.702 x) (CLIP)."""
 
 
-def gelu(kind: Gelu) -> nn.GELU:
-    """Return an exact GELU or its tanh approximation."""
-    return nn.GELU(approximate="tanh" if kind == "tanh" else "none")
+class QuickGelu(nn.Module):
+    """x·σ(1.702 x), the approximation of GELU by a sigmoid (Hendrycks and Gimpel 2016, arXiv:1606.08415, §2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…) -> (…)."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+def gelu(kind: Gelu) -> nn.Module:
+    """Return an exact GELU or one of its approximations."""
+    return QuickGelu() if kind == "quick" else nn.GELU(approximate="tanh" if kind == "tanh" else "none")
 
 
 class Mlp(nn.Module):

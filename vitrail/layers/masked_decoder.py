@@ -1,6 +1,6 @@
 """The decoder of masked autoencoders: He et al. 2022, arXiv:2111.06377, §3; and patches as rows of pixels.
 
-The encoder has seen some patches only. Their tokens are projected, a learned mask token stands at every other place, the
+The encoder has seen some patches only. Their tokens are projected, a learned mask token stands at every other place,
 positions are added, and a small transformer predicts the pixels of every patch.
 """
 
@@ -39,15 +39,17 @@ class MaskedDecoder(Head):
         width: int = 512,
         depth: int = 8,
         heads: int = 16,
+        *,
+        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         grid_sines(width, (1, 1))  # a width that has no positions is refused now, not in the first step
         self.embed = nn.Linear(spec.width, width)
         self.mask = nn.Parameter(torch.empty(1, 1, width))
         self.blocks = Column(
-            PreNorm(width, SelfAttention(width, heads), Mlp(width, 4 * width)) for _ in range(depth)
+            PreNorm(width, SelfAttention(width, heads), Mlp(width, 4 * width), eps=eps) for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=eps)
         self.predict = nn.Linear(width, patch * patch * channels)
         as_in_mae(self)
         nn.init.normal_(self.mask, std=0.02)
@@ -63,13 +65,12 @@ class MaskedDecoder(Head):
 
     def filled(self, tokens: Tokens) -> Tokens:
         """Return the input tokens of the decoder, with mask tokens and positions: (b, prefix + row·col, width)."""
-        x = self.embed(tokens.x)
+        x = self.embed(tokens.x).to(self.mask.dtype)  # in mixed precision as exact as the positions
         front, seen = x[:, : tokens.prefix], x[:, tokens.prefix :]
         row, col = tokens.grid[-2:]
         if tokens.kept is not None:
             at = tokens.kept[..., None].expand(-1, -1, x.shape[-1])
-            hidden = self.mask.to(x.dtype).expand(len(x), prod(tokens.grid), -1)
-            seen = hidden.scatter(1, at, seen)
+            seen = self.mask.expand(len(x), prod(tokens.grid), -1).scatter(1, at, seen)
         seen = seen + grid_sines(x.shape[-1], (row, col)).to(x)
         return Tokens(torch.cat([front, seen], 1), tokens.grid, tokens.prefix)
 

@@ -74,7 +74,7 @@ class SinePosition(LearnedPosition):
 
 
 class GridSines(LearnedPosition):
-    """Fixed sines and cosines of column and row (He et al. 2022, arXiv:2111.06377, after MoCo v3); the prefix has zeros.
+    """Fixed sines and cosines of column and row, zeros for the prefix (He et al. 2022, arXiv:2111.06377, and its code).
 
     Not trained, but part of the weights. For other grids the table is resized (bicubic) and not computed again.
     """
@@ -147,6 +147,16 @@ class RelativeVectors(nn.Module):
         index = down[:, None, :, None] * (2 * col - 1) + right[None, :, None, :]
         index = index.reshape(1, 1, row * col, row * col).expand(*scores.shape[:2], -1, -1)
         return F.pad(scores.gather(3, index), (tokens.prefix, 0, tokens.prefix, 0))
+
+
+class CausalMask(nn.Module):
+    """The bias of text: -inf for keys after the query, so that a token attends to itself and those before it."""
+
+    def forward(self, q: Tensor, tokens: Tokens) -> Tensor:
+        """Queries (b, h, n, e) of these tokens -> the bias of their scores, (n, n)."""
+        n = q.shape[2]
+        # In the type of the queries: the fused kernel takes no other in bf16.
+        return q.new_full((n, n), -torch.inf).triu(1)
 
 
 def resize_grid(

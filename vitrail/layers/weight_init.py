@@ -106,3 +106,19 @@ def truncated(network: nn.Module, std: float) -> None:
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and name.rpartition(".")[2] in ("tokens", "table"):
             nn.init.trunc_normal_(parameter, std=std)
+
+
+@torch.no_grad()
+def scaled_by_depth(blocks: Sequence[nn.Module], width: int) -> None:
+    """Fill the linear layers of Transformer blocks as in the code of CLIP (arXiv:2103.00020); biases 0.
+
+    Layers that end a branch (`out`, `fall`) get N(0, 1 / (2·width·depth)), the first of an MLP (`rise`)
+    N(0, 1 / (2·width)), all others N(0, 1 / width).
+    """
+    shrink = {"out": (2 * len(blocks)) ** -0.5, "fall": (2 * len(blocks)) ** -0.5, "rise": 2**-0.5}
+    for block in blocks:
+        for name, layer in block.named_modules():
+            if isinstance(layer, nn.Linear):
+                layer.weight.normal_(std=width**-0.5 * shrink.get(name.rpartition(".")[2], 1.0))
+                if layer.bias is not None:
+                    layer.bias.zero_()

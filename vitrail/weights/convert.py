@@ -16,8 +16,8 @@ from torch import Tensor
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
 from vitrail.weights import keras_files, rules
-from vitrail.weights.detect_layout import CONVERTED
 from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.read_request import CONVERTED
 from vitrail.weights.rules import Table
 from vitrail.weights.tables import detr, eomt, google, huggingface, keras, official, rf_detr, timm
 

@@ -14,11 +14,20 @@ from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
-from vitrail.weights import detr_files, hub_folder, infer_config, rules
+from vitrail.weights import detr_files, hub_folder, infer_config, mae_files, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
-from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, head_shapes, shapes
+from vitrail.weights.read_request import (
+    CLASSIFY,
+    CONVERTED,
+    Asked,
+    Read,
+    alternatives,
+    beside,
+    head_shapes,
+    shapes,
+)
 from vitrail.weights.read_timm import through_timms, timm_network
 from vitrail.weights.rules import Loaded
 from vitrail.weights.stated_config import Said, of_user
@@ -26,9 +35,6 @@ from vitrail.weights.timm_folder import TimmFolder, timm_folder
 
 OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
-
-CONVERTED = "vitrail_network"
-"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
 
 
 def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
@@ -100,15 +106,16 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     config = _with_conventions(config, stated, opened)
     if asked.written is not None and shapes(asked.written) == shapes(config):
         config = asked.written  # includes settings that neither the tensors nor the other layout contain
-    head = head_shapes(config, kind.task, kind.settings, kind.classes) if kind.classes else None
+    strict = kind.classes or kind.own_head
+    head = head_shapes(config, kind.task, kind.settings, kind.classes) if strict else None
     weights = rules.load(
         kind.table, kind.tensors, shapes(config), lambda: _way_out(config, opened, kind), head
     )
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
     weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.notes]
-    lines.append(detr_files.stride_line(config, said))
+    lines = [line, _size_line(config, said), dropped, None if kind.own_head else beside(kind.tensors), *kind.notes]
+    lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
@@ -153,7 +160,9 @@ def _of_header(config: Any) -> Said:
         return Said()
     heads = config.heads if config.family in infer_config.OF_HEADS else None
     gelu, eps, dilated = (getattr(config, name, None) for name in ("gelu", "norm_eps", "dilated"))
-    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=eps, dilated=dilated)
+    decoder = getattr(config, "decoder", None) if config.family == "mae" else None
+    others = {"gelu": gelu, "norm_eps": eps, "dilated": dilated, "decoder_heads": decoder and decoder[2]}
+    return Said("its header", heads, sizes=(config.size,), **others)
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
@@ -189,8 +198,10 @@ def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
 def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str | None, str | None]:
     """Return the weights, the pool of their classifier, and a note if the classifier is not used."""
     head = weights.head
-    if not head or config.family not in ("vit", "deit", "dinov2", "swin", "mixer"):
+    if not head or config.family not in ("vit", "deit", "dinov2", "mae", "swin", "mixer"):
         return weights, None, None
+    if config.family == "mae" and not asked.folder:
+        return weights, mae_files.pool_of(config, head, asked.written is not None), None
     if asked.folder:
         pool = asked.folder.pool
         if pool is None:

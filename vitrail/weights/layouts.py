@@ -17,6 +17,7 @@ from vitrail.weights import (
     hub_folder,
     infer_config,
     keras_files,
+    mae_files,
     rf_detr_files,
     rules,
 )
@@ -56,6 +57,7 @@ class Layout(NamedTuple):
     classes: int = 0
     notes: tuple[str, ...] = ()
     detector: str = ""  # transformers' `model_type` of a network with a head of boxes or masks
+    own_head: bool = False  # the head is the network's own, without classes, and loaded as strictly
 
 
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:
@@ -69,6 +71,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _eomt(opened, found)
     if (found_detr := detr_files.look(tensors)) is not None:
         return _detr(opened, found_detr)
+    if found_mae := mae_files.look(opened, tensors, family):
+        return Layout(**found_mae._asdict())
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)

@@ -1,0 +1,89 @@
+"""The head of CLIP: images and texts as unit vectors of one space (Radford et al. 2021, arXiv:2103.00020, figure 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.layers.heads import NO_INPUTS, Output, PooledHead
+from vitrail.layers.pooling import build_pool
+from vitrail.layers.sdpa import Recorder
+from vitrail.layers.tokens import Features, FeatureSpec
+
+LARGEST_SCALE = math.log(100)
+"""Logarithm of the largest factor of the cosines (§2.5)."""
+
+
+class Tower(Protocol):
+    """A network from ids of word pieces, int64 (b, n), to one vector (b, `width`) per text."""
+
+    width: int
+
+    def __call__(self, tokens: Tensor, record: Recorder | None = None) -> Tensor:
+        """Int64 (b, n) -> (b, width)."""
+
+
+class ContrastiveHead(PooledHead):
+    """Pool and project the image, encode and project its text, both to unit vectors of `embed` numbers.
+
+    Features -> `image` (b, embed); with the input `tokens`, int64 (b, n), also `text` (b, embed). `tower` encodes the
+    texts (`TextTower`, or any `Tower`). The learned `scale` is the logarithm of the factor of the cosines; `bias` is
+    added to them by the sigmoid loss only (SigLIP, Zhai et al. 2023, arXiv:2303.15343, algorithm 1, which begins with
+    a `scale` of ln 10 and a `bias` of -10).
+    """
+
+    tower: nn.Module
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        embed: int,
+        tower: Tower,
+        *,
+        pool: str | None = None,
+        scale: float = math.log(1 / 0.07),
+        bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        assert isinstance(tower, nn.Module), "a text tower is a module, so that it is trained and stored"
+        self.read_pool(build_pool(spec, pool or spec.pool))
+        self.project = nn.Linear(self.pool.width, embed, bias=False)
+        self.tower = tower
+        self.project_text = nn.Linear(tower.width, embed, bias=False)
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.bias = nn.Parameter(torch.tensor(bias))
+        for layer in (self.project, self.project_text):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
+        """Features with tokens (b, n, d) -> `image` (b, embed), and `text` (b, embed) of the input `tokens`."""
+        image = unit(self.project(self.pool(features)))
+        return (
+            {"image": image, "text": self.texts(inputs["tokens"])} if "tokens" in inputs else {"image": image}
+        )
+
+    def texts(self, tokens: Tensor, record: Recorder | None = None) -> Tensor:
+        """Ids of word pieces, int64 (n, context) -> unit vectors (n, embed); `record` collects the attention."""
+        return unit(self.project_text(self.tower(tokens, record)))
+
+    def factor(self) -> Tensor:
+        """Return the factor of the cosines, at most 100: ()."""
+        # The parameter itself is limited, as in the code of CLIP: behind a clamp it would never get a gradient again.
+        if self.training:
+            with torch.no_grad():
+                self.scale.clamp_(max=LARGEST_SCALE)
+        return self.scale.clamp(max=LARGEST_SCALE).exp()
+
+    def logits(self, image: Tensor, text: Tensor) -> Tensor:
+        """Unit vectors (b, embed) and (n, embed) -> logits of the softmax loss, (b, n): the scaled cosines."""
+        return self.factor() * image @ text.T
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return vectors of length 1, computed in float32: (…, e) -> (…, e)."""
+    return F.normalize(x.float(), dim=-1)
