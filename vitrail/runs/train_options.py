@@ -68,7 +68,7 @@ class TrainOptions:
     smoothing
         label smoothing
     loss
-        cross_entropy, or bce: binary for each class (DeiT III)
+        cross_entropy, or bce: binary for each class (DeiT III); of pairs softmax (CLIP) or sigmoid (SigLIP)
     teacher
         a model for distillation: a run, a model file, or published weights
     distill
@@ -145,7 +145,8 @@ class TrainOptions:
     ema: float | None = None
     augment: (
         Literal[
-            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "large_crop"
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
         ]
         | None
     ) = None  # fmt: skip
@@ -153,7 +154,7 @@ class TrainOptions:
     mixup: float | None = None
     cutmix: float | None = None
     smoothing: float | None = None
-    loss: Literal["cross_entropy", "bce"] | None = None
+    loss: Literal["cross_entropy", "bce", "softmax", "sigmoid"] | None = None
     teacher: str | None = None
     distill: Literal["hard", "soft"] | None = None
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None

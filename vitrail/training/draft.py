@@ -85,7 +85,7 @@ def _frozen(start: InitialState, device: torch.device) -> Frozen:
     """Return the frozen network, pooled as its head does; with features per patch when the task's probe is dense."""
     dense, head = isinstance(_probe_of(start), DenseProbe), start.network.head
     kind = head.pool.kind if isinstance(head, PooledHead) else None
-    return Frozen(start.network.encoder, start.preprocess, device, dense, kind)
+    return Frozen(start.network.encoder, start.preprocess, device, dense, kind=kind)
 
 
 def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
