@@ -14,6 +14,7 @@ from vitrail.layers.encoder import ColumnEncoder, Encoder, set_checkpointing
 from vitrail.layers.pooling import Pool
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens
+from vitrail.models.clip import ClipConfig
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.detr import DetrConfig
 from vitrail.models.dinov2 import DinoV2Config
@@ -68,6 +69,10 @@ TINY = {
     ),
     "deit3": (
         DeiTConfig((21, 35), 7, 5, 33, depth=2, heads=3, position="1d_patches", layer_scale=0.1),
+        (14, 49),
+    ),
+    "clip": (
+        ClipConfig((21, 35), 7, 5, width=33, depth=2, heads=3, hidden=41, drop_path=0.1),
         (14, 49),
     ),
     "swin": (

@@ -16,10 +16,10 @@ from torch import Tensor
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
 from vitrail.weights import keras_files, rules
-from vitrail.weights.detect_layout import CONVERTED
 from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.read_request import CONVERTED
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import detr, eomt, google, huggingface, keras, official, rf_detr, timm
+from vitrail.weights.tables import clip, detr, eomt, google, huggingface, keras, official, rf_detr, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official", "keras"]
 
@@ -60,6 +60,8 @@ def convert(
     )
     if found.config.family == "eomt" and found.head:
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
+    if found.config.family == "clip":
+        tensors = clip.published(tensors, to)
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
     elif to == "keras":
@@ -85,6 +87,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
         ("deit", "huggingface"): _hub_deit(config, head),
         ("swin", "huggingface"): huggingface.SWIN,
+        **{("clip", name): clip.written(name, head) for name in ("official", "huggingface", "timm")},
         ("mixer", "google"): google.MIXER,
         ("mixer", "timm"): timm.MIXER,
         ("t2t", "official"): _official_t2t(config),

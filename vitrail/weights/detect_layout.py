@@ -18,7 +18,16 @@ from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, ru
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
-from vitrail.weights.read_request import CLASSIFY, Asked, Read, alternatives, beside, head_shapes, shapes
+from vitrail.weights.read_request import (
+    CLASSIFY,
+    CONVERTED,
+    Asked,
+    Read,
+    alternatives,
+    beside,
+    head_shapes,
+    shapes,
+)
 from vitrail.weights.read_timm import through_timms, timm_network
 from vitrail.weights.rules import Loaded
 from vitrail.weights.stated_config import Said, of_user
@@ -29,9 +38,6 @@ OWN = ("vitrail", "vitrail_encoder")
 
 WITH_CLASSIFIER = ("vit", "deit", "dinov2", "swin", "mixer", "clip")
 """Families whose classifiers in files of other programs have a pool that is stated beside them."""
-
-CONVERTED = "vitrail_network"
-"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
 
 
 def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
@@ -114,7 +120,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     pool = dropped = None
     if kind.task == CLASSIFY:
         weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [line, _size_line(config, said), dropped, beside(kind.tensors), *kind.notes]
+    aside = None if kind.head else beside(kind.tensors)
+    lines = [line, _size_line(config, said), dropped, aside, *kind.notes]
     lines += [detr_files.stride_line(config, said), clip_files.gelu_line(config, said)]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing

@@ -23,6 +23,9 @@ from vitrail.weights.unwrap_checkpoint import parts
 CLASSIFY = "classify"
 """The task of most published heads."""
 
+CONVERTED = "vitrail_network"
+"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
+
 
 class Read(NamedTuple):
     """Weights with our tensor names, the settings of their network, their original layout and preprocessing.
