@@ -21,7 +21,7 @@ from vitrail.weights import keras_files, mae_files, rules
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.read_request import CLASSIFY, CONVERTED
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import detr, eomt, google, huggingface, keras, mae, official, rf_detr, timm
+from vitrail.weights.tables import clip, detr, eomt, google, huggingface, keras, mae, official, rf_detr, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official", "keras"]
 
@@ -65,6 +65,8 @@ def convert(
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
     if found.config.family == "mae" and found.task == PRETRAIN:
         tensors = mae_files.whole(found.config, to, tensors)
+    if found.config.family == "clip":
+        tensors = clip.published(tensors, to)
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
     elif to == "keras":
@@ -90,6 +92,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
         ("deit", "huggingface"): _hub_deit(config, head),
         ("swin", "huggingface"): huggingface.SWIN,
+        **{("clip", name): clip.written(name, head) for name in ("official", "huggingface", "timm")},
         ("mixer", "google"): google.MIXER,
         ("mixer", "timm"): timm.MIXER,
         ("t2t", "official"): _official_t2t(config),
