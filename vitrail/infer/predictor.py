@@ -34,7 +34,7 @@ from vitrail.models.factory import rebuild
 from vitrail.runs.device import device_for
 from vitrail.runs.model_file import Header, read_model
 from vitrail.runs.model_source import model_path
-from vitrail.runs.network import Network, build_network, task_of
+from vitrail.runs.network import Network, build_network, lend_network, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
@@ -123,6 +123,7 @@ class Predictor:
         self.proof_drift = self._check_proof()
         self.device = device_for(device)
         self._built.to(self.device)
+        lend_network(self.task, self._built)
         self._at_points = PointNetworks(self._built, self.task, self.header)
         self.points = self._at_points.trained
         self.point = self.points[-1] if point is None else chosen(point, self.known_points, str(path))
@@ -159,6 +160,12 @@ class Predictor:
         """Return this predictor with another default operating point; both share their networks."""
         other = copy(self)
         other.point, other.task = point, self.task_at(point)
+        return other
+
+    def with_task(self, task: Task[Any, Any]) -> Predictor:
+        """Return this predictor with another task at its default operating point; both share their networks."""
+        other = copy(self)
+        other.task, other._at_points = task, self._at_points.with_task(self.point, task)
         return other
 
     def task_at(self, point: OperatingPoint) -> Task[Any, Any]:

@@ -68,13 +68,16 @@ class TrainOptions:
     smoothing
         label smoothing
     loss
-        cross_entropy, or bce: binary for each class (DeiT III)
+        cross_entropy, or bce: binary for each class (DeiT III); of pairs softmax (CLIP) or sigmoid (SigLIP)
     teacher
         a model for distillation: a run, a model file, or published weights
     distill
         what is taken from the teacher: hard, its top class, or soft, its probabilities
     pool
         how the tokens become one vector: cls, mean, cls_mean (both side by side) or attention
+    text_tower
+        the folder of a sentence encoder that reads the captions (task retrieve): the vision model and the encoder stay as
+        they are, and only what joins them is trained
     elastic
         train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance
@@ -145,7 +148,8 @@ class TrainOptions:
     ema: float | None = None
     augment: (
         Literal[
-            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "large_crop"
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
         ]
         | None
     ) = None  # fmt: skip
@@ -153,10 +157,11 @@ class TrainOptions:
     mixup: float | None = None
     cutmix: float | None = None
     smoothing: float | None = None
-    loss: Literal["cross_entropy", "bce"] | None = None
+    loss: Literal["cross_entropy", "bce", "softmax", "sigmoid"] | None = None
     teacher: str | None = None
     distill: Literal["hard", "soft"] | None = None
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
+    text_tower: str | None = None
     elastic: bool | None = None
     balance: Literal["none", "loss", "sampling"] | None = None
     patience: int | None = None
@@ -193,7 +198,7 @@ def words_of(options: TrainOptions) -> list[str]:
     return words
 
 
-OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool")
+OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool", "text_tower")
 """Options that are settings of the task, if the task has a setting with this name."""
 
 

@@ -170,8 +170,6 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """True if a training begins with random weights unless weights are named."""
     head_rate: float = 1.0
     """Learning rate of the head, as a multiple of the learning rate of the encoder."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's averages of the gradient and of its square."""
     begins_from: tuple[str, ...] = ()
     """The tasks whose published heads a training of this one begins with."""
     head_settings: tuple[str, ...] = ()

@@ -77,11 +77,13 @@ def adamw(
     weight_decay: float,
     layer_decay: float = 1.0,
     head_rate: float = 1.0,
-    betas: tuple[float, float] = (0.9, 0.999),
+    *,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
 ) -> torch.optim.AdamW:
     """Return fused AdamW (arXiv:1711.05101)."""
     groups = parameter_groups(network, weight_decay, layer_decay, head_rate)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), eps=eps, fused=True)
 
 
 @dataclass(frozen=True, slots=True)

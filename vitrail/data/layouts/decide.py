@@ -181,6 +181,8 @@ def differing(one: Layout, other: Layout) -> tuple[int, int]:
         return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
         return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     pairs = [(_folded(one.explained[path]), _folded(other.explained[path])) for path in shared]
     if not {a for a, _ in pairs} & {b for _, b in pairs} and _one_to_one(pairs):
         return 0, len(shared)

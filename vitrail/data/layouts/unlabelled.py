@@ -61,14 +61,14 @@ def _listed(tree: Tree) -> list[Entry]:
     frame = read_table(tree.table, tree.read(tree.table))
     frame, path, reached, trouble = table.image_column(frame, around, tree.table, find)
     if trouble or not reached:
-        why = trouble or f"none of its columns ({shorten(map(repr, frame.columns))}) names images that are here"
+        why = (
+            trouble or f"none of its columns ({shorten(map(repr, frame.columns))}) names images that are here"
+        )
         raise DataError(f"{tree.table} cannot be used: {why}. Give the folder of the images.")
     column, words = split_column(frame, tree.options)
     tied = group_column(frame, tree.options)
     blank = [""] * len(frame)
-    rows = zip(
-        frame[path], frame[column] if column else blank, frame[tied] if tied else blank, strict=True
-    )
+    rows = zip(frame[path], frame[column] if column else blank, frame[tied] if tied else blank, strict=True)
     entries = []
     for cell, split, group in rows:
         place, wrong = find(cell, folder_of(tree.table))

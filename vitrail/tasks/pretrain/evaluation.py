@@ -129,5 +129,3 @@ def _limits(mask: float) -> Limits:
             f"A better guess of the {mask:.0%} hidden is no proof of better features: only a fine-tune shows that.",
         ),
     )
-
-

@@ -39,7 +39,7 @@ class Wrapper(Task[Any, Any]):
         self.inner = load("task", self.settings.task)(truth, self.settings.settings)
         self.truth, self.inputs = self.inner.truth, self.inner.inputs
         self.answers, self.couples = self.inner.answers, self.inner.couples
-        self.head_rate, self.betas = self.inner.head_rate, self.inner.betas
+        self.head_rate = self.inner.head_rate
         self.exports, self.columns = self.inner.exports, self.inner.columns
 
     def __getattr__(self, name: str) -> Any:
