@@ -13,7 +13,7 @@ import torch
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
-from vitrail.models.factory import config_of, rebuild
+from vitrail.models.factory import config_of, our_name, rebuild
 from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
@@ -48,7 +48,7 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     what the file contains, and the nearest preset or the missing option.
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
-        return _own(opened, header, of_user(network))
+        return _of_model(_own(opened, header, of_user(network)), model, opened)
     folder, written = timm_folder(opened.config), _written(opened)
     if folder and model and model.split(".")[0] == folder.config.name:
         model = None  # the name of the folder's network, whose settings come from the folder
@@ -69,6 +69,17 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
         known = ()
     licence = found.licence or licence_of(opened.config)
     return found._replace(assumed=(*opened.notes, *found.assumed), labels=known, licence=licence)
+
+
+def _of_model(found: Read, model: str | None, opened: Opened) -> Read:
+    """Return what a file of ours holds; raise WeightsError if it is another network of ours than the named one."""
+    if model is None or found.config.family == "timm":
+        return found
+    family = model if model in catalog.ARCHITECTURES else catalog.family_of(our_name(model)[0])
+    wanted = config_of(model) if family and family != model else None
+    if family != found.config.family or (wanted and not infer_config.same_network(found.config, wanted)):
+        raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
+    return found
 
 
 def _of_layout(asked: Asked) -> Read:
@@ -121,13 +132,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     pool = dropped = None
     if kind.task == CLASSIFY:
         weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [
-        line,
-        _size_line(config, said),
-        dropped,
-        None if kind.own_head else beside(kind.tensors),
-        *kind.notes,
-    ]
+    aside = None if kind.head or kind.own_head else beside(kind.tensors)
+    lines = [line, _size_line(config, said), dropped, aside, *kind.notes]
     lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
     lines += [clip_files.gelu_line(config, said)]
     header = _converted(opened)

@@ -100,7 +100,8 @@ class Pretrain(Task[None, Reconstruction], PretrainTargets):
         stated = [name for name in DECODER if getattr(self.settings, name) is not None]
         if stated and encoder.own_head(self.name, 0) is not None:
             raise SettingError(
-                f"This network has the decoder of its paper. Leave out --set {stated[0]}, or choose --model vit_s16."
+                f"This network has the decoder of its paper. Leave out --set {stated[0]}, and change that decoder: "
+                "--network decoder=[512,8,16]"
             )
 
     def head(self, spec: FeatureSpec) -> Head:
