@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -87,6 +88,21 @@ def is_main_process() -> bool:
 def with_variables(more: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of this process with some variables more, for a child process."""
     return {**os.environ, **more}
+
+
+@contextmanager
+def variables(stated: Mapping[str, str]) -> Iterator[None]:
+    """Set some variables of this process for a library that reads them, and restore them afterwards."""
+    before = {name: os.environ.get(name) for name in stated}
+    os.environ.update(stated)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def compiler() -> str | None:

@@ -16,12 +16,19 @@ from vitrail.core.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns")
-MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale", "turns")
+RECIPES = (
+    "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "large_crop", "square",
+)  # fmt: skip
+MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale", "turns", "large_crop", "square")
 """The recipes that move masks, points and boxes together with the image."""
 
 ZOOM, SLIGHT_ZOOM = (0.5, 2.0), (0.75, 4 / 3)
 """Range of scales for `scene`, and for `flip_scale`."""
+
+LARGE = 0.2
+"""Smallest share of an image that `large_crop` shows."""
+SQUARE = (0.9**0.5, 1.0)
+"""Range of the sides of `square`, as shares of the short side: nine tenths of the largest square, or more."""
 
 _SEED_BITS = 63
 
@@ -85,7 +92,8 @@ class Augment:
 
     `crop` draws a region of the original (None: the image is fitted as in prediction). `flip` mirrors and `affine`
     rotates, shifts and scales the input; `zoom` draws a scale of the whole image, of which the input shows a part, or
-    which is padded; `turns` are mirrors and quarter turns. A view moves masks, points and boxes in the same way.
+    which is padded; `turns` are mirrors and quarter turns; `square` draws a square region, whose side is such a share of
+    the short one. A view moves masks, points and boxes in the same way.
     `change` works on uint8 pixels of the input, `erase` on the normalised input. If `moves_truth` is False, `change`
     moves pixels without moving the truth.
     """
@@ -99,6 +107,7 @@ class Augment:
     moves_truth: bool = True
     zoom: tuple[float, float] | None = None
     turns: bool = False
+    square: tuple[float, float] | None = None
 
     def zoomed(
         self, resized: tuple[int, int], size: tuple[int, int]
@@ -114,6 +123,10 @@ class Augment:
 
     def region(self, height: int, width: int) -> tuple[int, int, int, int] | None:
         """Draw the region to show as (top, left, height, width) in original pixels."""
+        if self.square is not None:
+            low, high = self.square
+            side = max(1, round(min(height, width) * (low + (high - low) * float(torch.rand(1)))))
+            return _within(height - side), _within(width - side), side, side
         if self.crop is None:
             return None
         drawn = self.crop.make_params([torch.empty(1, height, width, device="meta")])
@@ -202,7 +215,9 @@ def build(
     arXiv:2204.07118, §3) · `scene` (half to twice the size, any part of it, flip, and a change of light and
     colour: for masks and boxes) · `flip_scale` (the same with three quarters to four thirds of the size: for objects
     that always have about the same size) · `turns` (mirrors and quarter turns, without any resampling: for images
-    from above).
+    from above) · `large_crop` (flip_crop with at least a fifth of the image: masked pretraining, arXiv:2111.06377) ·
+    `square` (a random square that is nearly as large as fits, and nothing else: for captions, which a mirror would make
+    wrong where they say left, and other colours where they say red; CLIP, arXiv:2103.00020, §2.5).
 
     Raises:
         SettingError: the name is unknown, or the recipe does not support such images.
@@ -221,13 +236,16 @@ def build(
         return Augment(name, affine=v2.RandomAffine(10, (0.1, 0.1), (0.9, 1.1)), erase=erase)
     if name == "turns":
         return Augment(name, turns=True, erase=erase)
+    if name == "square":
+        return Augment(name, erase=erase, square=SQUARE)
     if name in {"scene", "flip_scale"}:
         light = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.05)], p=0.8)
         zoom = ZOOM if name == "scene" else SLIGHT_ZOOM
         eight_bits = channels in {1, 3} and not raw
         return Augment(name, flip=True, change=light if eight_bits else None, erase=erase, zoom=zoom)
     size = (1, 1)  # only the random region is used; `Preprocess` resizes
-    crop = v2.RandomResizedCrop(size, scale=(least_area, 1.0))
+    least = max(LARGE, least_area) if name == "large_crop" else least_area
+    crop = v2.RandomResizedCrop(size, scale=(least, 1.0))
     return Augment(name, crop, True, None, _colours(name), erase, name in MOVING_TRUTH)
 
 

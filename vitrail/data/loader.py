@@ -116,6 +116,7 @@ class ImageDataset(Dataset["_Seen | VitrailError"]):
         def draw(turn: int) -> View:
             return steps.view(shape, augment, derive(key, "turn", turn) if turn else key)
 
+        target = self.targets.drawn(target, key)
         view = self.targets.view(target, draw, key)
         return _Seen(view.image(image), self.targets.transform(target, view), row.id, view.geometry)
 

@@ -127,6 +127,13 @@ class Targets(ABC, Generic[T]):
             why = f", the first because: {findings[0].text.rstrip('.')}" if findings else ""
             raise DataError(f"has no image with a truth that this task can use{why}.")
 
+    def drawn(self, target: T, key: int) -> T:
+        """Return the truth that training uses this time, such as one of several captions; by default all of it.
+
+        `key` is the seed of all randomness of this image in this epoch.
+        """
+        return target
+
     def view(self, target: T, draw: Callable[[int], Any], key: int) -> Any:
         """Return the view of an image for training; by default the first one that is drawn.
 

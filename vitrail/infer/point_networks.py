@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -12,7 +12,7 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.layers.elastic import OperatingPoint, at_size, read_point, set_keep, set_merge
 from vitrail.models.patch_size import with_patch
 from vitrail.runs.model_file import Header
-from vitrail.runs.network import Network, task_of
+from vitrail.runs.network import Network, lend_network, task_of
 from vitrail.runs.proof import fingerprint, proof_image_for
 from vitrail.tasks.base import Task
 from vitrail.tasks.wrappers.elastic import points_of
@@ -60,11 +60,19 @@ class PointNetworks:
                 self._tasks[point] = self._calibrated(point)
             return self._tasks[point]
 
+    def with_task(self, point: OperatingPoint, task: Task[Any, Any]) -> PointNetworks:
+        """Return the same networks with another task for one operating point."""
+        other = copy(self)
+        other._tasks = {**self._tasks, point: task}
+        return other
+
     def _calibrated(self, point: OperatingPoint) -> Task[Any, Any]:
         task = self._stored_task(point)
         if task == self.header.task:
             return self._tasks[self.trained[-1]]
-        return task_of(self.header.model_copy(update={"task": task}), {})
+        made = task_of(self.header.model_copy(update={"task": task}), {})
+        lend_network(made, self.network)
+        return made
 
     def _stored_task(self, point: OperatingPoint) -> dict[str, Any]:
         """Return the task of the header, changed as it was measured at an operating point."""
@@ -108,9 +116,9 @@ class PointNetworks:
 def _at_point(network: Network, point: OperatingPoint) -> Network:
     """Return a copy for an operating point that shares every tensor, except those of patches with another size."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    copy = deepcopy(network, shared)
+    twin = deepcopy(network, shared)
     if point.patch:
-        copy.encoder = with_patch(network.encoder, point.size, point.patch)
-    set_keep(copy, point.keep)
-    set_merge(copy, point.merge)
-    return copy
+        twin.encoder = with_patch(network.encoder, point.size, point.patch)
+    set_keep(twin, point.keep)
+    set_merge(twin, point.merge)
+    return twin

@@ -34,7 +34,7 @@ from vitrail.models.factory import rebuild
 from vitrail.runs.device import device_for
 from vitrail.runs.model_file import Header, read_model
 from vitrail.runs.model_source import model_path
-from vitrail.runs.network import Network, build_network, task_of
+from vitrail.runs.network import Network, build_network, lend_network, task_of
 from vitrail.runs.proof import TOLERANCE, answer, drift
 from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
@@ -45,11 +45,12 @@ BATCH = 32
 
 
 class Ready(NamedTuple):
-    """An image ready for the network."""
+    """An image ready for the network; `id` is that of its row, if it has one."""
 
     pixels: Tensor  # (channels, height, width)
     geometry: Geometry
     image: NDArray[Any]  # (height, width, channels), as decoded
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class Predictor:
         self.proof_drift = self._check_proof()
         self.device = device_for(device)
         self._built.to(self.device)
+        lend_network(self.task, self._built)
         self._at_points = PointNetworks(self._built, self.task, self.header)
         self.points = self._at_points.trained
         self.point = self.points[-1] if point is None else chosen(point, self.known_points, str(path))
@@ -158,6 +160,12 @@ class Predictor:
         """Return this predictor with another default operating point; both share their networks."""
         other = copy(self)
         other.point, other.task = point, self.task_at(point)
+        return other
+
+    def with_task(self, task: Task[Any, Any]) -> Predictor:
+        """Return this predictor with another task at its default operating point; both share their networks."""
+        other = copy(self)
+        other.task, other._at_points = task, self._at_points.with_task(self.point, task)
         return other
 
     def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
@@ -217,6 +225,16 @@ class Predictor:
     def _answer_to_proof(self) -> list[float]:
         return answer(self._built, self.task, self.preprocess)
 
+    def require_answers(self) -> None:
+        """Raise a RunError, with the way out, for a model that predicts nothing about an image."""
+        if not self.task.answers:
+            model = self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
+            again = command("train", "photos/", "--weights", model, "--tune", "full")
+            raise RunError(
+                f"{model} was trained for {self.task.name}, which predicts nothing about an image. Train it further "
+                f"on images with labels: {again}"
+            )
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes, in the order of the outputs."""
@@ -238,6 +256,7 @@ class Predictor:
         if sets is not None:
             request = request or Request(self.point)
             request = replace(request, ask=asked_of(self.task, request.ask.threshold, sets))
+        self.require_answers()
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
@@ -286,6 +305,7 @@ class Predictor:
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
     ) -> Iterator[Answer]:
         """Yield one answer per source, in order; for an image that cannot be read the answer is an error."""
+        self.require_answers()
         request = request or Request(self.point)
         batch = batch if self.preprocess.zoom is None else 1  # keep only one large image in memory
         waiting: list[tuple[str, Ready | str]] = []
@@ -341,11 +361,6 @@ class Predictor:
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
         """Return the task's raw output for a batch prepared for the operating point of the request."""
-        if not self.task.answers:
-            raise RunError(
-                f"{self.path} was trained for {self.task.name}, which predicts nothing about an image. Train another "
-                "task from its weights: --weights."
-            )
         request = request or Request(self.point)
         network = request.backend or self.at(request.point)
         compute = answering(self.task, network, request.ask, self._window)
@@ -379,7 +394,8 @@ class Predictor:
 def batch_of(ready: Sequence[Ready]) -> Batch[None]:
     """Return prepared images as one batch without targets."""
     images = torch.stack([one.pixels for one in ready])
-    return Batch({"images": images}, None, ("",) * len(ready), tuple(one.geometry for one in ready))
+    ids, places = tuple(one.id for one in ready), tuple(one.geometry for one in ready)
+    return Batch({"images": images}, None, ids, places)
 
 
 def load(

@@ -61,11 +61,16 @@ class ContrastiveHead(PooledHead):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
-        """Features with tokens (b, n, d) -> `image` (b, embed), and `text` (b, embed) of the input `tokens`."""
+        """Features with tokens (b, n, d) -> `image` (b, embed); with the input `tokens` also what the losses need.
+
+        These are `text` (b, embed), and for each image the `factor` of the cosines and the `bias`: (b,).
+        """
         image = unit(self.project(self.pool(features)))
-        return (
-            {"image": image, "text": self.texts(inputs["tokens"])} if "tokens" in inputs else {"image": image}
-        )
+        if "tokens" not in inputs:
+            return {"image": image}
+        same = image.shape[:1]
+        factor, bias = self.factor().expand(same), self.bias.expand(same)
+        return {"image": image, "text": self.texts(inputs["tokens"]), "factor": factor, "bias": bias}
 
     def texts(self, tokens: Tensor, record: Recorder | None = None) -> Tensor:
         """Ids of word pieces, int64 (n, context) -> unit vectors (n, embed); `record` collects the attention."""
@@ -82,6 +87,19 @@ class ContrastiveHead(PooledHead):
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """Unit vectors (b, embed) and (n, embed) -> logits of the softmax loss, (b, n): the scaled cosines."""
         return self.factor() * image @ text.T
+
+
+class ImageHalf(PooledHead):
+    """The half of a contrastive head that reads images, with the same weights: no text tower is copied with it."""
+
+    def __init__(self, head: ContrastiveHead) -> None:
+        super().__init__()
+        self.read_pool(head.pool)
+        self.project = head.project
+
+    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
+        """Features with tokens (b, n, d) -> `image` (b, embed), of length 1."""
+        return {"image": unit(self.project(self.pool(features)))}
 
 
 def unit(x: Tensor) -> Tensor:

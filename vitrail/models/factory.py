@@ -38,6 +38,7 @@ TIMM_NAMES = (
     (r"swin_(?P<size>[a-z]+)_patch4_window12_(?P<image>384)", "swin_{first}_384"),
     (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
     (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
+    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_clip_(?:quickgelu_)?(?P<image>\d+)", "clip_{size}{patch}"),
     (r"mixer_(?P<size>[a-z])(?P<patch>\d+)_(?P<image>\d+)", "mixer_{size}{patch}"),
 )
 """timm's names, as patterns, and our names of the same networks; a tag in a pattern tells two networks apart."""
@@ -120,8 +121,10 @@ def config_of(
         refuse_overlap(name, stride)
         return _timm_config(name, image, channels, drop_path)
     config = presets_of(family)[preset]
-    changes = {"image": image or side, "channels": channels, "drop_path": drop_path}
+    changes: dict[str, Any] = {"image": image or side, "channels": channels, "drop_path": drop_path}
     changes |= {"patch": overlapping(config, stride)}
+    if family == "clip" and preset != name:
+        changes["gelu"] = "quick" if "quickgelu" in name else "exact"
     return replace(config, **{key: value for key, value in changes.items() if value is not None})
 
 

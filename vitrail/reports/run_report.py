@@ -13,6 +13,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.reports.calibrate_model import calibrate_on_validation
 from vitrail.reports.fit_abstention import with_abstention
+from vitrail.reports.known_texts import with_known_texts
 from vitrail.reports.operating_points import shown, with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
@@ -29,12 +30,13 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     """Evaluate the run's model on its test split; write its reports into the run.
 
     First the model is calibrated on the validation split (`calibrate_on_validation`), operating points are measured on
-    it (`with_operating_points`), and "none of these" and label sets are fitted (`with_abstention`). Images of both
+    it (`with_operating_points`), and "none of these" and label sets are fitted (`with_abstention`); a model that reads
+    captions gets some to choose from (`with_known_texts`). Images of both
     splits that changed since the run began are left out; the report lists them in `left_out`.
     """
     manifest, left_out = without_changes(run, manifest, (VAL, TEST))
     predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
-    predictor = with_abstention(run, manifest, predictor)
+    predictor = with_known_texts(run, manifest, with_abstention(run, manifest, predictor))
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
     result = with_band_importance(tested(predictor, manifest), predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})

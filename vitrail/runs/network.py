@@ -147,7 +147,24 @@ def task_of(header: Header, learnt: Mapping[str, Any]) -> Task[Any, Any]:
     task = build_task(stored["name"], truth, {**stored["settings"], **learnt})
     if stored.get("abstention") is not None:
         task.abstention = read(Abstention, stored["abstention"], "abstention")
+    take_stored(task, stored)
     return task
+
+
+def stored_of(task: Task[Any, Any]) -> dict[str, Any]:
+    """Return what a task has learnt besides its settings and weights, such as a vocabulary, as plain data."""
+    stored: dict[str, Any] = getattr(task, "stored", dict)()
+    return stored
+
+
+def take_stored(task: Task[Any, Any], stored: Mapping[str, Any]) -> None:
+    """Set what `stored_of` returned; other keys do not count."""
+    getattr(task, "take_stored", lambda _: None)(stored)
+
+
+def lend_network(task: Task[Any, Any], network: Network) -> None:
+    """Give a task that encodes texts the network whose text tower does it."""
+    getattr(task, "use_network", lambda _: None)(network)
 
 
 def build_network(encoder: Encoder, task: Task[Any, Any]) -> Network:

@@ -39,7 +39,17 @@ Share = Annotated[float, Field(gt=0, lt=0.9)]
 Precision = Literal["float32", "bf16"]
 
 Augmentation = Literal[
-    "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"
+    "none",
+    "light",
+    "flip_crop",
+    "trivial",
+    "rand",
+    "three",
+    "scene",
+    "flip_scale",
+    "turns",
+    "large_crop",
+    "square",
 ]
 
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -109,7 +119,7 @@ class TaskSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How the network is trained; `seconds` (from `--time`) overrides `epochs`."""
+    """How the network is trained; `seconds` (from `--time`) overrides `epochs`. `beta2` and `eps` are those of Adam."""
 
     tune: Literal["scratch", "draft", "head", "full"] = "scratch"
     epochs: PositiveInt = 100
@@ -119,6 +129,8 @@ class TrainSettings(Settings):
     lr: PositiveFloat = 1e-3
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight_decay: NonNegativeFloat = 0.05
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    eps: PositiveFloat = 1e-8
     warmup: NonNegativeFloat = 5.0
     clip: NonNegativeFloat = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999

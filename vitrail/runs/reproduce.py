@@ -31,7 +31,9 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     words: list[object] = ["--recipe", "recipe.yaml", "--model", recipe.model.name, "--weights", weights]
     if training.tune != "scratch":
         words += ["--tune", training.tune]
-    if task.name != DEFAULT_TASKS.get(kind):
+    if (
+        task.name != DEFAULT_TASKS.get(kind) or kind == "none"
+    ):  # images without labels are read only if asked for
         words += ["--task", task.name]
     if unwrapped.wrapper == ELASTIC:
         words.append("--elastic")

@@ -68,7 +68,7 @@ class TrainOptions:
     smoothing
         label smoothing
     loss
-        cross_entropy, or bce: binary for each class (DeiT III)
+        cross_entropy, or bce: binary for each class (DeiT III); of pairs softmax (CLIP) or sigmoid (SigLIP)
     teacher
         a model for distillation: a run, a model file, or published weights
     distill
@@ -144,14 +144,17 @@ class TrainOptions:
     drop_path: float | None = None
     ema: float | None = None
     augment: (
-        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"]
+        Literal[
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
+        ]
         | None
-    ) = None
+    ) = None  # fmt: skip
     erase: float | None = None
     mixup: float | None = None
     cutmix: float | None = None
     smoothing: float | None = None
-    loss: Literal["cross_entropy", "bce"] | None = None
+    loss: Literal["cross_entropy", "bce", "softmax", "sigmoid"] | None = None
     teacher: str | None = None
     distill: Literal["hard", "soft"] | None = None
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None

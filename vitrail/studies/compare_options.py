@@ -64,9 +64,12 @@ class CompareOptions:
     batch: int | None = None
     recipe: str | None = None
     augment: (
-        Literal["none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns"]
+        Literal[
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
+        ]
         | None
-    ) = None
+    ) = None  # fmt: skip
     mixup: float | None = None
     cutmix: float | None = None
     own_augmentation: bool = False

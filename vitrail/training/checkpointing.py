@@ -12,6 +12,7 @@ import torch
 from vitrail.models.factory import describe
 from vitrail.runs.device import bf16_unit
 from vitrail.runs.model_file import Header, write_model
+from vitrail.runs.network import stored_of
 from vitrail.runs.proof import answer, find_non_finite
 from vitrail.runs.recipe import Recipe
 from vitrail.runs.run import Run
@@ -107,6 +108,7 @@ def write_best(run: Run, recipe: Recipe, start: InitialState) -> None:
             "labels": list(deployed.labels),
             "truth": deployed.truth.to_dict(),
             "settings": deployed.settings.model_dump(),
+            **stored_of(deployed),
         },
         preprocess=start.preprocess.to_dict(),
         weights=start.origin,

@@ -94,7 +94,7 @@ def dry(data: str, options: TrainOptions) -> DryRun:
     device = device_for(planned.recipe.training.device)
     torch.manual_seed(of_64_bits(planned.recipe.training.seed))
     wanted = planned.full or planned.recipe
-    start = build_from_recipe(wanted, prepared.manifest.truth)
+    start = build_from_recipe(wanted, prepared.manifest.truth, prepared.manifest.rows(TRAIN))
     if wanted.training.tune == "head":
         start.network.encoder.requires_grad_(False)
     images = training_images(wanted, prepared.manifest, start.task, start.preprocess)

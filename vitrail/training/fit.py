@@ -192,7 +192,7 @@ def train_checked(
     manifest = checked.manifest
     accelerator = accelerator_for(recipe.training.device)
     torch.manual_seed(of_64_bits(recipe.training.seed))
-    initial = build_from_recipe(recipe, manifest.truth)
+    initial = build_from_recipe(recipe, manifest.truth, manifest.rows(TRAIN))
     initial_hash = hash_of(initial.network.encoder.state_dict())
     began = time.monotonic()
     if recipe.training.tune != "scratch":

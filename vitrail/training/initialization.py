@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,7 +13,7 @@ from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder, set_checkpointing
 from vitrail.models.factory import create_encoder, describe, rebuild
-from vitrail.runs.network import Network, build_network, build_task
+from vitrail.runs.network import Network, build_network, build_task, stored_of, take_stored
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.distillation import open_teacher
@@ -21,6 +21,9 @@ from vitrail.training.head_transfer import take_head
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.resolve import find_weights
+
+if TYPE_CHECKING:
+    from vitrail.data.manifest import Row
 
 
 @dataclass(frozen=True)
@@ -41,26 +44,35 @@ class InitialState:
             "preprocess": self.preprocess.to_dict(),
             "licence": self.licence,
             "origin": self.origin,
+            "task": stored_of(self.task),
         }
 
 
-def build_from_recipe(recipe: Recipe, truth: Truth) -> InitialState:
-    """Build the network of a recipe, from scratch or from the weights it names.
+def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) -> InitialState:
+    """Build the network of a recipe, from scratch or from the weights it names; a task may learn words from `rows`.
 
     Raises:
         WeightsError: the weights are not available or do not fit. Training from scratch is never a silent replacement.
         SettingError: the head of the network for this task only answers, or the network does not fit into memory.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
+    getattr(task, "learn_vocabulary", lambda _: None)(rows)
     opened = _opened(recipe.model)
     if reason := opened.encoder.why_not_trained(task.name):
         raise SettingError(reason)
     preprocess = task.steps(opened.preprocess)
     _set_teacher(task, preprocess)
+    refuse_network(task, opened.encoder)
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
     return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)
+
+
+def refuse_network(task: Task[Any, Any], encoder: Encoder) -> None:
+    """Raise a SettingError if a task cannot be trained with this network."""
+    if (refuse := getattr(task, "refuse_network", None)) is not None:
+        refuse(encoder)
 
 
 def _set_checkpointing(network: Network, recipe: Recipe) -> None:
@@ -155,6 +167,7 @@ def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
 def rebuild_from_state(saved: Mapping[str, Any], recipe: Recipe, truth: Truth) -> InitialState:
     """Build the network of a run again, without its initial weights: the saved state replaces them."""
     task = build_task(recipe.task.name, truth, recipe.task.settings)
+    take_stored(task, saved.get("task", {}))  # states of earlier versions have none
     network = build_network(rebuild(saved["encoder"]), task)
     _set_checkpointing(network, recipe)
     preprocess = Preprocess.from_dict(saved["preprocess"])

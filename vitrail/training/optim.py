@@ -72,11 +72,18 @@ def _is_table(name: str) -> bool:
 
 
 def adamw(
-    network: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0, head_rate: float = 1.0
+    network: nn.Module,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    head_rate: float = 1.0,
+    *,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
 ) -> torch.optim.AdamW:
     """Return fused AdamW (arXiv:1711.05101)."""
     groups = parameter_groups(network, weight_decay, layer_decay, head_rate)
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), eps=eps, fused=True)
 
 
 @dataclass(frozen=True, slots=True)

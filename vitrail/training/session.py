@@ -99,7 +99,15 @@ def open_session(
     local = -(-order.batch // accelerator.num_processes)
     least = smallest_piece(network, task, recipe.model)
     refuse_lone(least, recipe, order.batch // accelerator.num_processes)
-    optimiser = adamw(network, settings.lr, settings.weight_decay, settings.layer_decay, task.head_rate)
+    optimiser = adamw(
+        network,
+        settings.lr,
+        settings.weight_decay,
+        settings.layer_decay,
+        task.head_rate,
+        beta2=settings.beta2,
+        eps=settings.eps,
+    )
     layout = layout_of(settings.memory_format)
     network.to(accelerator.device).to(memory_format=layout)
     average = Average(network, settings.ema) if settings.ema else None

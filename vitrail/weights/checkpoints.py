@@ -15,7 +15,7 @@ from vitrail.core import catalog
 from vitrail.models.factory import config_of, our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.detectors import Detector, detector, detectors
-from vitrail.weights.files import FOLDER_FILES
+from vitrail.weights.files import FOLDER_FILES, OPEN_CLIP
 from vitrail.weights.read_request import CLASSIFY
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
@@ -24,7 +24,7 @@ PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", 
 PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_ft_in1k", "orig_in21k")
 """timm's tags in the order in which `auto` tries them: broad pretraining first, to be fine-tuned here."""
 
-BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", OPEN_CLIP)
 """Files of a repository that describe its weights."""
 
 FILE_SUFFIXES = (".safetensors", ".npz", ".h5", ".pth", ".pt", ".bin")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -14,10 +14,11 @@ from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
-from vitrail.weights import detr_files, hub_folder, infer_config, mae_files, rules
-from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
+from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
+from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
+from vitrail.weights.own_files import TaskOf, read_own, task_of
 from vitrail.weights.read_request import (
     CLASSIFY,
     CONVERTED,
@@ -36,6 +37,9 @@ from vitrail.weights.timm_folder import TimmFolder, timm_folder
 OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
 
+WITH_CLASSIFIER = ("vit", "deit", "dinov2", "mae", "swin", "mixer", "clip")
+"""Families whose classifiers in files of other programs have a pool that is stated beside them."""
+
 
 def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = MappingProxyType({})) -> Read:
     """Return the weights of an opened file, with our tensor names and the conventions of their source.
@@ -45,7 +49,7 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     what the file contains, and the nearest preset or the missing option.
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
-        return _own(opened, header, of_user(network))
+        return read_own(opened, header, of_user(network))
     folder, written = timm_folder(opened.config), _written(opened)
     if folder and model and model.split(".")[0] == folder.config.name:
         model = None  # the name of the folder's network, whose settings come from the folder
@@ -71,7 +75,8 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
 def _of_layout(asked: Asked) -> Read:
     """Read weights whose layout follows from their names; others are read as a network of timm by name."""
     opened, folder = asked.opened, asked.folder
-    if asked.model is None and (hub_folder.hub_type(opened.config) or "vit") not in hub_folder.PAGES:
+    stated = hub_folder.whole(opened.config).get("model_type") or "vit"
+    if asked.model is None and hub_folder.hub_type(opened.config) and stated not in hub_folder.PAGES:
         raise _at(opened, hub_folder.refusal(opened.config))
     found = next(
         ((front, kind) for front, t in alternatives(opened) if (kind := layout_of(opened, t, asked.family))),
@@ -80,7 +85,7 @@ def _of_layout(asked: Asked) -> Read:
     if (
         found is None
         or asked.family == "timm"
-        or (folder and (folder.otherwise or _no_tanh(found[1], folder)))
+        or (folder and (folder.otherwise or _no_such_gelu(found[1], folder)))
     ):
         return timm_network(asked)
     front, kind = found
@@ -89,9 +94,10 @@ def _of_layout(asked: Asked) -> Read:
     return read if not front else read._replace(assumed=(_left(front, opened, kind), *read.assumed))
 
 
-def _no_tanh(kind: Layout, folder: TimmFolder) -> bool:
-    """Return whether timm's network has the tanh GELU, unlike our network with the same tensors."""
-    return folder.said.gelu == "tanh" and kind.infer not in (infer_config.vit, infer_config.mixer)
+def _no_such_gelu(kind: Layout, folder: TimmFolder) -> bool:
+    """Return whether timm's network has a GELU that our network with the same tensors has not."""
+    any_gelu = (infer_config.vit, infer_config.mixer, clip_files.encoder)
+    return folder.said.gelu not in (None, "exact") and kind.infer not in any_gelu
 
 
 def _with_page(asked: Asked, kind: Layout) -> Read:
@@ -107,13 +113,15 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     if asked.written is not None and shapes(asked.written) == shapes(config):
         config = asked.written  # includes settings that neither the tensors nor the other layout contain
     strict = kind.classes or kind.own_head
-    head = head_shapes(config, kind.task, kind.settings, kind.classes) if strict else None
+    head = head_shapes(config, kind.task, kind.settings, kind.classes) if strict else kind.head
     weights = rules.load(
         kind.table, kind.tensors, shapes(config), lambda: _way_out(config, opened, kind), head
     )
     if unsaid:  # last, because missing tensors are the better reason
         raise unsaid
-    weights, pool, dropped = _classifier(weights, config, asked)
+    pool = dropped = None
+    if kind.task == CLASSIFY:
+        weights, pool, dropped = _classifier(weights, config, asked)
     lines = [
         line,
         _size_line(config, said),
@@ -122,15 +130,17 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         *kind.notes,
     ]
     lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
+    lines += [clip_files.gelu_line(config, said)]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
         preprocessing = of_converted(steps)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
-    own = _task_of(header.get("task") or {})
-    own = own if own.task == kind.task else _TaskOf(kind.task)
-    settings, labels = {**kind.settings, **own.settings}, own.labels or kind.labels
+    own = task_of(header.get("task") or {})
+    own = own if own.task == kind.task else TaskOf(kind.task)
+    settings = {**clip_files.with_gelu(kind.settings, config), **own.settings}
+    labels = own.labels or kind.labels
     source, licence = kind.conventions.name, header.get("licence")
     named = (labels, own.task, settings, own.things)
     return Read(config, weights, source, preprocessing, licence, pool, assumed, *named)
@@ -179,7 +189,8 @@ def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
     # If the file states a number, a difference is reported later, with the nearest preset.
     open_ = stated.heads is None and agrees and wanted.family in infer_config.OF_HEADS
     dilated = getattr(wanted, "dilated", None) if stated.dilated is None else None
-    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,), dilated=dilated)
+    gelu = wanted.gelu if wanted.family == "clip" and stated.gelu is None else None
+    return Said("--model", wanted.heads if open_ else None, sizes=(wanted.size,), gelu=gelu, dilated=dilated)
 
 
 def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
@@ -204,7 +215,7 @@ def _with_conventions(config: Any, said: Said, opened: Opened) -> Any:
 def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str | None, str | None]:
     """Return the weights, the pool of their classifier, and a note if the classifier is not used."""
     head = weights.head
-    if not head or config.family not in ("vit", "deit", "dinov2", "mae", "swin", "mixer"):
+    if not head or config.family not in WITH_CLASSIFIER:
         return weights, None, None
     if config.family == "mae" and not asked.folder:
         return weights, mae_files.pool_of(config, head, asked.written is not None), None
@@ -251,52 +262,6 @@ def _left(front: str, opened: Opened, kind: Layout) -> str:
 
 def _at(opened: Opened, error: WeightsError) -> WeightsError:
     return WeightsError(f"{opened.path}: {error}")
-
-
-def _own(opened: Opened, header: str, user: Said) -> Read:
-    """Read a file of vitrail: a model with its task, or only an encoder."""
-    try:
-        stated = json.loads(header)
-        description = stated["encoder"]
-    except (ValueError, KeyError) as error:
-        raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
-    with torch.device("meta"):
-        config = rebuild(description).config
-    if user != Said():
-        raise WeightsError(f"{opened.path} says itself what its network is; leave --network out.")
-    encoder, head = (
-        {name.removeprefix(part): t for name, t in opened.tensors.items() if name.startswith(part)}
-        for part in ("encoder.", "head.")
-    )
-    if {name: tuple(tensor.shape) for name, tensor in encoder.items()} != shapes(config):
-        raise WeightsError(
-            f"{opened.path} does not hold the network that its header describes; copy it again."
-        )
-    steps = stated.get("preprocessing")
-    preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
-    own = _task_of(stated.get("task") or {})
-    licence, pool = stated.get("licence"), stated.get("pool")
-    named = (own.labels, own.task, own.settings, own.things)
-    return Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
-
-
-class _TaskOf(NamedTuple):
-    """A task in a header of ours: its name, its classes, its settings, and which classes are things."""
-
-    task: str = CLASSIFY
-    labels: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = MappingProxyType({})
-    things: tuple[str, ...] = ()
-
-
-def _task_of(stated: Mapping[str, Any]) -> _TaskOf:
-    """Return the task in a header of ours; of a task that wraps another one, that of classification."""
-    named = catalog.with_task_name(stated)
-    name = named.get("name", CLASSIFY)
-    if name in catalog.WRAPPERS:
-        return _TaskOf()
-    things = named.get("things") or (named.get("truth") or {}).get("things", ())
-    return _TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things))
 
 
 def _way_out(config: Any, opened: Opened, kind: Layout) -> str:

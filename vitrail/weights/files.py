@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vitrail.core.errors import WeightsError
 from vitrail.weights import keras_files, numpy_files
+from vitrail.weights.torchscript import is_torchscript, read_torchscript
 from vitrail.weights.unwrap_checkpoint import stripped, unwrap
 
 PICKLES = (".bin", ".pth", ".pt", ".tar", ".pyth", ".ckpt")
@@ -28,7 +29,12 @@ FOLDER_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
 )
+
+OPEN_CLIP = "open_clip_config.json"
+"""The description of a network of open_clip, which may lie beside a config.json of transformers."""
 
 Kind = Literal["safetensors", "npz", "pickle", "keras"]
 
@@ -106,7 +112,8 @@ def open_weights(path: Path) -> Opened:
         return _folder(path)
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; name a file or a folder of weights.")
-    if path.name in FOLDER_FILES and (path.parent / "config.json").is_file():
+    described = any((path.parent / name).is_file() for name in ("config.json", OPEN_CLIP))
+    if path.name in FOLDER_FILES and described:
         return _described(_alone(path), path.parent)
     return _alone(path)
 
@@ -163,12 +170,9 @@ def _pickled(path: Path) -> Opened:
 
 
 def _content(path: Path) -> Any:
-    """Return the content of a pickle, with placeholders for everything except tensors."""
-    if _scripted(path):
-        raise WeightsError(
-            f"{path} is a TorchScript archive, which holds code. Save its weights alone: "
-            f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
-        )
+    """Return the content of a pickle, with placeholders for everything except tensors; of a program its tensors."""
+    if is_torchscript(path):
+        return read_torchscript(path)
     inert: dict[str, Any] = {}
     while True:
         try:
@@ -192,14 +196,6 @@ def _refused(path: Path, name: str) -> WeightsError:
     return WeightsError(
         f"{path} {wants}, which could be harmful, so it was not opened; ask its author for a .safetensors file."
     )
-
-
-def _scripted(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as content:
-            return any("/code/" in name for name in content.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def _trained(content: Any) -> dict[str, Any]:
@@ -242,6 +238,8 @@ def only_file(path: Path) -> str | None:
 def _described(opened: Opened, folder: Path) -> Opened:
     """Return the opened file with the configuration of its folder."""
     said = _json(folder / "config.json") or opened.config
+    if beside := _json(folder / OPEN_CLIP):
+        said = {**said, "open_clip": beside}
     steps = _json(folder / "preprocessor_config.json")
     beside_text = _json(folder / "processor_config.json").get(
         "image_processor"

@@ -102,7 +102,17 @@ DEFAULTS: Mapping[str, Config] = MappingProxyType(
 DETECTORS = ("rf_detr", "detr", "eomt")
 """Types with a head of boxes or masks."""
 
-PAGES = ("vit", "vit_mae", "vit_msn", "deit", "dinov2", "dinov2_with_registers", "swin", *DETECTORS)
+PAGES = (
+    "vit",
+    "vit_mae",
+    "vit_msn",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "swin",
+    "clip_vision_model",
+    *DETECTORS,
+)
 """Types that are read as networks of ours."""
 
 REASONS: Mapping[str, str] = MappingProxyType(
@@ -125,14 +135,22 @@ GELUS: Mapping[str, Gelu] = MappingProxyType(
         "gelu_accurate": "tanh",
         "gelu_pytorch_tanh": "tanh",
         "gelu_python_tanh": "tanh",
+        "quick_gelu": "quick",
     }
 )
 """transformers' activations that are a GELU."""
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
-    {"quick_gelu": "quick_gelu", "relu": "relu", "silu": "silu", "swish": "silu"}
+    {
+        "exact": "gelu",
+        "tanh": "gelu_tanh",
+        "quick": "quick_gelu",
+        "relu": "relu",
+        "silu": "silu",
+        "swish": "silu",
+    }
 )
-"""transformers' other activations that timm has, and its names."""
+"""Our GELUs, and transformers' other activations that timm has → timm's names."""
 
 POOLS: Mapping[str, str] = MappingProxyType(
     {"vit": "cls", "deit": "cls", "dinov2": "cls_mean", "dinov2_with_registers": "cls_mean", "swin": "mean"}
@@ -209,7 +227,7 @@ def refusal(stated: Config) -> WeightsError:
     """Return the error for a network of an unsupported type."""
     if why := REASONS.get(hub_type(stated) or ""):
         return WeightsError(f"{called(stated)} {why}")
-    known = ", ".join([*PAGES, *TOWERS, *THROUGH])
+    known = ", ".join(dict.fromkeys([*PAGES, *TOWERS, *THROUGH]))
     return WeightsError(
         f"{called(stated)} is not read. Of transformers' networks these are: {known}. Others may lie in timm's form at "
         "the hub: vitrail models '*' --timm"
@@ -235,10 +253,6 @@ class Way:
     table: Table
     network: Callable[[Config, Collection[str]], TimmConfig]
     same_head: bool = True
-
-
-def _clip(c: Config, names: Collection[str]) -> TimmConfig:
-    return _column(c, "vit_base_patch16_clip_224", {"act_layer": _act(c)})
 
 
 def _siglip(c: Config, names: Collection[str]) -> TimmConfig:
@@ -326,7 +340,6 @@ def _convnext(c: Config, names: Collection[str]) -> TimmConfig:
 
 THROUGH: Mapping[str, Way] = MappingProxyType(
     {
-        "clip_vision_model": Way(tables.CLIP, _clip, same_head=False),
         "siglip_vision_model": Way(tables.SIGLIP, _siglip, same_head=False),
         "dinov3_vit": Way(tables.DINOV3, _dinov3),
         "beit": Way(tables.BEIT, _beit),
@@ -365,9 +378,7 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 
 def _act(c: Config) -> str:
-    act = c["hidden_act"]
-    if act in GELUS:
-        return "gelu_tanh" if GELUS[act] == "tanh" else "gelu"
+    act = GELUS.get(c["hidden_act"], c["hidden_act"])
     if act not in ACTIVATIONS:
         raise WeightsError(
             f"{called(c)} has the activation {act!r}, which timm's network has not; it is not read."

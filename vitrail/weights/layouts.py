@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitrail.core.errors import WeightsError
 from vitrail.weights import (
+    clip_files,
     detr_files,
     eomt_files,
     hub_folder,
@@ -35,7 +36,7 @@ from vitrail.weights.files import Opened
 from vitrail.weights.read_request import CLASSIFY
 from vitrail.weights.rules import Table
 from vitrail.weights.stated_config import Said
-from vitrail.weights.tables import google, huggingface, keras, official, rf_detr
+from vitrail.weights.tables import clip, google, huggingface, keras, official, rf_detr
 from vitrail.weights.tables import timm as timm_tables
 
 
@@ -58,6 +59,7 @@ class Layout(NamedTuple):
     notes: tuple[str, ...] = ()
     detector: str = ""  # transformers' `model_type` of a network with a head of boxes or masks
     own_head: bool = False  # the head is the network's own, without classes, and loaded as strictly
+    head: rules.Shapes | None = None  # of all tensors of the head, if they are known without its classes
 
 
 def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None) -> Layout | None:
@@ -73,6 +75,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _detr(opened, found_detr)
     if found_mae := mae_files.look(opened, tensors, family):
         return Layout(**found_mae._asdict())
+    if (found_clip := clip_files.look(opened, tensors)) is not None:
+        return _clip(found_clip)
     if any(name.endswith("embedding/kernel") for name in names):
         renamed = google.renamed(tensors)
         query = next((t for n, t in renamed.items() if n.endswith("query/kernel")), None)
@@ -165,6 +169,17 @@ def _detr(opened: Opened, found: detr_files.Found) -> Layout:
     )
 
 
+def _clip(found: clip_files.Found) -> Layout:
+    """Return the layout of a file of CLIP, of transformers or of OpenAI and open_clip."""
+    base = HUGGINGFACE if found.table is clip.HUB else OFFICIAL
+    conventions = replace(base, preprocessing=found.preprocessing)
+    task = clip_files.RETRIEVE if found.head else CLASSIFY
+    return Layout(
+        found.table, clip_files.encoder, found.tensors, conventions, found.said, task, found.settings,
+        notes=found.notes, head=found.head,
+    )  # fmt: skip
+
+
 def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Layout | None:
     if hub_folder.sign(tensors):
         return None
@@ -207,6 +222,8 @@ def _eomt(opened: Opened, found: eomt_files.Found) -> Layout:
 def _timm(tensors: Mapping[str, Tensor], family: str | None) -> Layout:
     if "dist_token" in tensors:
         return Layout(timm_tables.DEIT_DISTILLED, infer_config.deit, tensors, TIMM)
+    if "norm_pre.weight" in tensors and "patch_embed.proj.bias" not in tensors:
+        return Layout(clip.TIMM, clip_files.encoder, tensors, TIMM)
     renamed = rules.rename_keys(tensors, timm_tables.OFFICIAL_SPELLINGS)
     if "blocks.0.ls1.gamma" in renamed:
         return Layout(timm_tables.DINOV2, infer_config.layer_scaled, renamed, TIMM)

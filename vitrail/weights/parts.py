@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitrail.weights.files import FOLDER_FILES, only_file, shard_names
+from vitrail.weights.files import FOLDER_FILES, OPEN_CLIP, only_file, shard_names
 
-BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", OPEN_CLIP)
 """Files that describe the weights in their folder."""
 
 

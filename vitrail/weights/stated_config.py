@@ -76,7 +76,7 @@ def of_user(network: Mapping[str, Any]) -> Said:
     if image is not None and not (_whole(image) or (isinstance(image, list | tuple) and len(image) == 2)):
         raise _wrong("image", image, "a side in pixels or [height, width]")
     if network.get("gelu") not in (None, *get_args(Gelu)):
-        raise _wrong("gelu", network["gelu"], "exact or tanh")
+        raise _wrong("gelu", network["gelu"], "exact, tanh or quick")
     if eps is not None and not (isinstance(eps, int | float) and eps > 0):
         raise _wrong("norm_eps", eps, "a small positive number such as 1.0e-6")
     if not _whole(network.get("decoder_heads", 1)):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.core.errors import WeightsError
-from vitrail.layers.block import Gelu
+from vitrail.layers.block import Gelu, gelu
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.timm_wrapper import TimmConfig
 from vitrail.weights.stated_config import Said
@@ -124,7 +124,7 @@ def _said(net: nn.Module, sizes: tuple[tuple[int, int], ...]) -> Said:
         "config.json",
         heads,
         sizes=sizes,
-        gelu=gelu if gelu in ("exact", "tanh") else None,  # type: ignore[arg-type]
+        gelu=gelu if gelu in get_args(Gelu) else None,  # type: ignore[arg-type]
         norm_eps=next(iter(eps)) if len(eps) == 1 else None,
     )
 
@@ -161,9 +161,9 @@ def _otherwise(net: Any) -> str:
         ),
         ("its norms are no layer norms", not any(isinstance(m, nn.LayerNorm) for m in net.modules())),
         ("its blocks are others", any(not _usual(m) for m in _inside(net))),
-        ("it has another activation", not set(_activations(net)) <= {"exact", "tanh", "silu"}),
+        ("it has another activation", not set(_activations(net)) <= {*get_args(Gelu), "silu"}),
         ("it has several activations", len(set(_activations(net))) > 1),
-        ("it normalises before its blocks", not _nothing(net, "norm_pre")),
+        ("it normalises before its blocks", not (_nothing(net, "norm_pre") or _is_clip(net))),
         ("it normalises what was pooled", not _nothing(net, "fc_norm")),
         ("it has no places", type(net).__name__ in COLUMNS and net.pos_embed is None),
         ("its pool has other heads", not _pools(net)),
@@ -211,8 +211,13 @@ def _activations(net: nn.Module) -> Iterator[Gelu | str]:
 def _kind(act: nn.Module) -> Gelu | str:
     x = torch.linspace(-4, 4, 65)
     found: Tensor = act(x.clone())
-    known: dict[str, Tensor] = {"exact": F.gelu(x), "tanh": F.gelu(x, approximate="tanh"), "silu": F.silu(x)}
+    known = {**{name: gelu(name)(x) for name in get_args(Gelu)}, "silu": F.silu(x)}
     return next((name for name, y in known.items() if torch.allclose(found, y, rtol=0, atol=1e-6)), "another")
+
+
+def _is_clip(net: Any) -> bool:
+    """Return whether a column that normalises before its blocks is CLIP's: patches without bias, and a class token."""
+    return net.patch_embed.proj.bias is None and net.num_prefix_tokens == 1
 
 
 def _pools(net: Any) -> bool:

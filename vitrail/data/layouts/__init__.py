@@ -13,7 +13,7 @@ from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
 from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.decide import Look, decide
+from vitrail.data.layouts.decide import ALONE, Look, decide
 from vitrail.data.layouts.frames import with_frames
 from vitrail.data.layouts.segments import as_wanted
 from vitrail.data.layouts.split_lists import with_lists
@@ -77,8 +77,9 @@ def _unlabelled(tree: Tree) -> DataError:
                 f"{where} holds no images, but labels of YOLO ({shorten(labels)}). Put their images beside them: into "
                 f"{where}/images, with the labels in {where}/labels and their classes in {where}/data.yaml."
             )
-        return DataError(f"{where} holds no images. Put them into one folder a class: {where}/cat/1.jpg.")
+        into = where if tree.wanted == "none" else f"one folder a class: {where}/cat/1.jpg"
+        return DataError(f"{where} holds no images. Put them into {into}.")
     return DataError(
         f"{where} holds {count(len(tree.pictures), 'image')} but no labels. Put them into one folder a class "
-        f"({where}/cat/1.jpg), or add a table {where}/labels.csv with the columns image,label."
+        f"({where}/cat/1.jpg), or add a table {where}/labels.csv with the columns image,label. {ALONE}"
     )

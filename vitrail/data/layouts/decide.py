@@ -14,7 +14,7 @@ from typing import NamedTuple
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, same_name, shorten, split_labels
-from vitrail.data.layouts import table
+from vitrail.data.layouts import table, unlabelled
 from vitrail.data.layouts.base import Layout, Question, Tree, Way
 
 Look = Callable[[Tree], Layout | None]
@@ -31,6 +31,9 @@ _CLOSE = 0.5
 _SOME = 0.05
 """A reading that explains a smaller share of the images is not reported."""
 
+
+ALONE = "To learn from the images alone: --task pretrain."
+"""The way out of a source without labels."""
 
 _SHAPES = frozenset(("folders", "filenames"))
 """Readings by names only; their problems are not reported if another reading is chosen."""
@@ -50,6 +53,8 @@ def decide(tree: Tree) -> Layout | None:
     Raises:
         DataError: the source is broken, or refers to images in an unknown way.
     """
+    if tree.wanted == "none":
+        return images(tree)
     found = _wanted(tree, _all(tree))
     if not found.readings:
         _refuse_with_reasons(tree, found)
@@ -102,6 +107,12 @@ def _wanted(tree: Tree, found: Found) -> Found:
     kinds = _ALIKE.get(tree.wanted, {tree.wanted})
     fitting = [one for one in found.readings if one.truth.kind in kinds]
     return found._replace(readings=fitting) if fitting else found
+
+
+def images(tree: Tree) -> Layout | None:
+    """Return all images of a source without labels; None if there is none."""
+    readings = _all(replace(tree, wanted="")).readings
+    return unlabelled.without_labels(tree, sorted(readings, key=lambda one: -_weight(one)))
 
 
 def _all(tree: Tree) -> Found:
@@ -185,7 +196,7 @@ def _refuse_with_reasons(tree: Tree, found: Found) -> None:
         raise DataError(f"{refusal} {reasons}") if reasons else refusal
     if reasons:
         raise DataError(
-            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons}"
+            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons} {ALONE}"
         )
 
 

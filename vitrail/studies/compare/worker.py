@@ -76,7 +76,7 @@ def _measured(recipe: Any, manifest: Manifest) -> dict[str, Any]:
     from vitrail.training.initialization import build_from_recipe
     from vitrail.training.session import accelerator_for, first_batch, training_images
 
-    start = build_from_recipe(recipe, manifest.truth)
+    start = build_from_recipe(recipe, manifest.truth, manifest.rows(TRAIN))
     device = accelerator_for(recipe.training.device).device
     images = training_images(recipe, manifest, start.task, start.preprocess)
     first_batch(recipe, images)

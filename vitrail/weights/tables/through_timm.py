@@ -73,13 +73,6 @@ _TOWER_RULES = (
     Rule("net.norm.{p}", "post_layernorm.{p}"),
 )
 
-CLIP = _table(
-    "CLIP",
-    *_TOWER_RULES,
-    Rule("net.cls_token", "embeddings.class_embedding", TOKEN),
-    Rule("net.norm_pre.{p}", "pre_layrnorm.{p}"),
-)
-
 SIGLIP = _table(
     "SigLIP",
     *_TOWER_RULES,
