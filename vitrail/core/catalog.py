@@ -194,6 +194,9 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
 DRAFTS = frozenset(("classify", "multilabel", "segment"))
 """The default tasks with a draft: a head that is fitted on features of a frozen network."""
 
+RETRIEVE = "retrieve"
+"""The task whose head reads words."""
+
 PRETRAIN = "pretrain"
 """The task whose weights are a start for the others: of its networks only the encoder is taken."""
 

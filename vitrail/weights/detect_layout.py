@@ -132,13 +132,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     pool = dropped = None
     if kind.task == CLASSIFY:
         weights, pool, dropped = _classifier(weights, config, asked)
-    lines = [
-        line,
-        _size_line(config, said),
-        dropped,
-        None if kind.own_head else beside(kind.tensors),
-        *kind.notes,
-    ]
+    aside = None if kind.head or kind.own_head else beside(kind.tensors)
+    lines = [line, _size_line(config, said), dropped, aside, *kind.notes]
     lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
     lines += [clip_files.gelu_line(config, said)]
     header = _converted(opened)

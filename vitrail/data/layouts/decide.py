@@ -128,6 +128,8 @@ def _all(tree: Tree) -> Found:
     for name in catalog.LAYOUTS:
         if name == "filenames" and _explained_well(tree, readings):
             continue
+        if tree.table and any(tree.table in one.tables for one in readings):
+            continue
         if name == "table":
             tables = table.readings(tree)
             readings += tables.layouts
@@ -156,6 +158,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
     """Return whether a reading has enough weight for a question; words in file names never have."""
     if other.name == "filenames" or chosen.sure:
         return False
+    if (other.truth.kind == "caption") != (chosen.truth.kind == "caption"):
+        return False  # the captions of images do not contradict their classes, boxes or masks
     if other.plain and chosen.truth.kind not in {"class", "classes"}:
         return False
     return _weight(other) >= _CLOSE * _weight(chosen)
@@ -176,6 +180,8 @@ def differing(one: Layout, other: Layout) -> tuple[int, int]:
     shared = one.explained.keys() & other.explained.keys()
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
         return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     pairs = [(_folded(one.explained[path]), _folded(other.explained[path])) for path in shared]
     if not {a for a, _ in pairs} & {b for _, b in pairs} and _one_to_one(pairs):
         return 0, len(shared)
