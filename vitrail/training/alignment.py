@@ -80,9 +80,7 @@ def align(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     manifest.write(run.manifest_path)
     run.log("checked", prepared.found())
     look = look_event(manifest.root, prepared.looked)
-    run.log(
-        "started", {"time": time.time(), "weights": hash_of(start.network.encoder.state_dict()), **look}
-    )
+    run.log("started", {"time": time.time(), "weights": hash_of(start.network.encoder.state_dict()), **look})
     train, val = _coupled(start, manifest, device, listeners)
     note(listeners, [_honest(len(train.captions))])
     alignment = _Alignment(run, recipe, start, listeners)
@@ -178,9 +176,7 @@ def _parts(start: InitialState) -> tuple[Retrieve, ContrastiveHead]:
 class _Alignment:
     """Steps of the head on cached features; the weights with the best validation score stay."""
 
-    def __init__(
-        self, run: Run, recipe: Recipe, start: InitialState, listeners: Sequence[Listener]
-    ) -> None:
+    def __init__(self, run: Run, recipe: Recipe, start: InitialState, listeners: Sequence[Listener]) -> None:
         self.run, self.settings, self.listeners = run, recipe.training, listeners
         self.start, (self.task, self.head) = start, _parts(start)
         self.step, self.began = 0, time.monotonic()

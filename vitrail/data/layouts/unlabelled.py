@@ -38,7 +38,8 @@ def without_labels(tree: Tree, readings: Sequence[Layout]) -> Layout | None:
         found = _in_split_folders(tree, found)
     why = "images only, because the task needs no labels."
     tables = tuple(name for one in readings for name in one.tables)
-    notes = (*tree.notes, *tree.odd_notes(), *tree.other_notes((*tables, *masks)), *_aside(readings, masks))
+    used = (*tables, *masks, tree.table)
+    notes = (*tree.notes, *tree.odd_notes(), *tree.other_notes(used), *_aside(readings, masks))
     return Layout(NAME, tree.root, why, (*found, *tree.refused), notes, Truth("none"))
 
 
