@@ -206,7 +206,9 @@ FOLDERS = {
     "clip": ("vit_base_patch16_clip_quickgelu_224", {}, "clip"),
     "clip, exact": ("vit_base_patch16_clip_224", {}, "clip"),
     "clip, no class token": (
-        "vit_base_patch16_clip_224", {"class_token": False, "global_pool": "avg", "fc_norm": False}, "timm",
+        "vit_base_patch16_clip_224",
+        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+        "timm",
     ),
     "quick": ("vit_base_patch16_224", {"act_layer": "quick_gelu"}, "vit"),
     "dinov2, quick": ("vit_small_patch14_dinov2", {"act_layer": "quick_gelu"}, "timm"),

@@ -15,7 +15,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.layers.heads import LinearHead
 from vitrail.models.factory import describe, rebuild
 from vitrail.weights.hub_folder import DEFAULTS, DETECTORS, PAGES, THROUGH
-from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.pretrained import from_path
 
 COLUMN: dict[str, Any] = {
     "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 80, "image_size": 32,
@@ -165,16 +165,3 @@ def test_without_its_config_it_is_named_and_so_is_what_is_missing(shaken, tmp_pa
         from_path(tmp_path)
     with pytest.raises(WeightsError, match=rf"holds Hugging Face's {case}"):
         from_path(tmp_path, "vit_b16")
-
-
-@torch.no_grad()
-def test_of_mae_the_encoder_is_taken(shaken, tmp_path):
-    decoder = {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
-    theirs = written("ViTMAEForPreTraining", {**COLUMN, **decoder, "mask_ratio": 0.0}, shaken, tmp_path)
-    found: Pretrained = from_path(tmp_path)
-    assert (found.config.family, found.config.heads, found.config.norm_eps) == ("vit", 3, 1e-12)
-    assert any("left aside: decoder" in line for line in found.assumed)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    noise = torch.arange(16.0).expand(2, 16)  # nothing is masked, and the patches stay in order
-    wanted = theirs.vit(pixel_values=images, noise=noise).last_hidden_state
-    torch.testing.assert_close(found.build()(images).tokens.x, wanted, rtol=0, atol=5e-6)

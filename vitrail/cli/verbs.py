@@ -15,6 +15,7 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "check": ("vitrail.cli.check:check", "check a data set: its layout, its problems, what to do next"),
         "train": ("vitrail.cli.train:train", "train a network on a folder of images"),
         "predict": ("vitrail.cli.predict:predict", "predict images with a trained model"),
+        "search": ("vitrail.cli.search:search", "find images by words, or images similar to one"),
         "explain": ("vitrail.cli.explain:explain", "show where a model looked"),
         "inspect": (
             "vitrail.cli.inspect:inspect",

@@ -138,7 +138,7 @@ def examine(
     _refuse_twice(entries)
     memory = Memory(cache)
     try:
-        facts = list(_look_all(entries, base, memory, progress))
+        facts = list(look_all(entries, base, memory, progress))
     finally:
         memory.close()
     if all(one.error for one in facts):
@@ -202,9 +202,11 @@ def _refuse_twice(entries: Sequence[Entry]) -> None:
         raise DataError(f"{shorten(twice)} stands in the data more than once. Name every image once.")
 
 
-def _look_all(
+def look_all(
     entries: Sequence[Entry], root: Path, memory: Memory, progress: Progress | None
 ) -> Iterator[Facts]:
+    """Yield the facts of images in order; those whose content is not cached are decoded, on all cores."""
+
     def look_at(entry: Entry) -> Facts:
         if entry.trouble:
             return Facts(error=f"{entry.path} {entry.trouble}.")

@@ -79,6 +79,24 @@ def feature_network(encoder: Encoder, pool: Pool | None) -> Network:
     return Network(encoder, VectorHead(pool), names, reader).eval().requires_grad_(False)
 
 
+class ImageHead(Head):
+    """From features to vectors, (b, d): what a head with the output `image` makes of images alone."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+        self.reads, self.taps, self.words = head.reads, head.taps, head.words
+
+    def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
+        """Features -> {"vectors": (b, d)}."""
+        return {"vectors": self.head(features)["image"]}
+
+
+def image_network(encoder: Encoder, head: Head) -> Network:
+    """Return a frozen encoder with a head whose output `image` are the vectors."""
+    return Network(encoder, ImageHead(head), ("vectors",)).eval().requires_grad_(False)
+
+
 class FeatureSpeed(NamedTuple):
     """Images a second, seconds of setup, and the distance of the features from float32."""
 

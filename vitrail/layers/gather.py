@@ -39,12 +39,12 @@ class _Gather(torch.autograd.Function):
     """All-gather of parts with different numbers of rows; backward sums the gradients of each part over processes."""
 
     @staticmethod
-    def forward(context: Any, mine: Tensor, counts: list[int], rank: int) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(context: Any, mine: Tensor, counts: list[int], rank: int) -> tuple[Tensor, ...]:
         context.counts, context.rank = counts, rank
         return tuple(part[:count] for part, count in zip(_all(mine, max(counts)), counts, strict=True))
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         most = max(context.counts)
         whole = torch.stack([_padded(gradient, most) for gradient in gradients])
         distributed.all_reduce(whole)

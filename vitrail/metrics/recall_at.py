@@ -81,7 +81,10 @@ def pairing_of(captions: Sequence[Sequence[str]]) -> tuple[Pairing, tuple[str, .
     Captions that differ in capitals or spaces only are equal, as the towers read them.
     """
     places: dict[str, int] = {}
-    texts, firsts, image, text = [], [], [], []
+    texts: list[str] = []
+    firsts: list[int] = []
+    image: list[int] = []
+    text: list[int] = []
     for owner, several in enumerate(captions):
         for caption in several:
             key = " ".join(caption.lower().split())

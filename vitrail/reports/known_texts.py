@@ -25,9 +25,9 @@ def with_known_texts(run: Run, manifest: Manifest, predictor: Predictor) -> Pred
     if not isinstance(task, Retrieve) or task.known is not None:
         return predictor
     captions = [caption for row in manifest.rows(TRAIN) for caption in task.read(row, Path())]
-    task = copy(task)
-    task.choose_texts(most_common(captions, MOST))
-    stored = {**predictor.header.task, **stored_of(task)}
+    knowing = copy(task)
+    knowing.choose_texts(most_common(captions, MOST))
+    stored = {**predictor.header.task, **stored_of(knowing)}
     header = predictor.header.model_copy(update={"task": stored})
     write_model(run.model_path, predictor.network.to("cpu"), header)
     return Predictor(run.folder)

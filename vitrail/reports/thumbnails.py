@@ -27,8 +27,8 @@ class Thumb(NamedTuple):
 class Album:
     """Makes thumbnails until the budget is used up, and counts the images left out."""
 
-    def __init__(self, root: Path, budget: int = BUDGET) -> None:
-        self.root, self.left = root, budget
+    def __init__(self, root: Path, budget: int = BUDGET, side: int = THUMB) -> None:
+        self.root, self.left, self.side = root, budget, side
         self.missing = 0
 
     def thumb(self, row: Row) -> Thumb | None:
@@ -41,8 +41,8 @@ class Album:
         except DataError:  # missing or changed since it was scored; make the page without it
             self.missing += 1
             return None
-        coarse = max(image.size) < THUMB
-        image.thumbnail((THUMB, THUMB))
+        coarse = max(image.size) < self.side
+        image.thumbnail((self.side, self.side))
         uri = plots.data_uri(image) if coarse else plots.photo_uri(image)
         self.left -= len(uri)
         return Thumb(uri, coarse)

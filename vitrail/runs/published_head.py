@@ -46,6 +46,11 @@ def with_own_head(found: Pretrained) -> Answering:
     if found.task == "panoptic" and encoder.own_head(found.task, 2) is not None:
         settings = {"merge": "queries", **settings}  # its queries find things and areas alike
     layers = class_layers(encoder, found.task, settings)
+    if found.head and not layers:  # a task without classes
+        task = build_task(found.task, truth_for(found.task, ()), settings)
+        network = build_network(encoder, task)
+        _load(network, found.head, found)
+        return Answering(network.eval().requires_grad_(False), task, ())
     count = count_classes(found.head, layers)
     if not count:
         raise WeightsError(

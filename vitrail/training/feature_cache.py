@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
-from vitrail.core.cache import keep
 from vitrail.core.environment import cache_dir
 from vitrail.core.errors import SettingError, VitrailError
 from vitrail.data.decode import RULES
@@ -31,15 +28,17 @@ from vitrail.data.preprocess import Preprocess
 from vitrail.data.targets import NoTargets
 from vitrail.data.truth import Truth
 from vitrail.infer.backends import Backend
-from vitrail.infer.feature_backends import FeatureBackends, feature_network
+from vitrail.infer.feature_backends import FeatureBackends, feature_network, image_network
 from vitrail.infer.prefetch import prefetch, read_then_compute
 from vitrail.infer.timing import machine
 from vitrail.layers.encoder import Encoder
+from vitrail.layers.heads import Head
 from vitrail.layers.mahalanobis import LAST, MIDDLE
 from vitrail.layers.pooling import Pool
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.layers.tokens import Pool as Kind
 from vitrail.tasks.probe import Vectors
+from vitrail.training.feature_files import hashes_in, read_all, read_matrix, write_all
 
 BATCH = 16
 
@@ -54,6 +53,9 @@ LARGEST = 4_000_000_000
 
 READ = 8 * BATCH
 """Images that are read at a time, between batches of a network on the CPU."""
+
+SAVED = 60.0
+"""Seconds after which new features are written while others are still computed: what is known survives an end."""
 
 AS_PREDICTED = -1
 """The key of an image that is prepared as in prediction (`ImageDataset`)."""
@@ -73,18 +75,31 @@ def pool_kind(spec: FeatureSpec) -> Kind:
 class Frozen:
     """A frozen encoder that turns images into vectors and caches them.
 
-    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,). The features of
-    each backend have their own cache file, so that the features of one job come from one backend.
+    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,); `kind` is the
+    pooling of that one vector, by default `pool_kind`. The features of each backend have their own cache file, so that
+    the features of one job come from one backend. With a `head`, the vectors are what it makes of the features of an
+    image as the output `image`.
     """
 
     def __init__(
-        self, encoder: Encoder, preprocess: Preprocess, device: torch.device, patches: bool = False
+        self,
+        encoder: Encoder,
+        preprocess: Preprocess,
+        device: torch.device,
+        patches: bool = False,
+        head: Head | None = None,
+        kind: Kind | None = None,
     ) -> None:
         self.patches = patches
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.preprocess, self.device = preprocess, device
-        self.kind = pool_kind(encoder.spec)
-        network = feature_network(self.encoder, None if patches else Pool(encoder.spec, self.kind))
+        self.kind = kind or pool_kind(encoder.spec)
+        self.head = None if head is None else head.eval().requires_grad_(False).to(device)
+        network = (
+            feature_network(self.encoder, None if patches else Pool(encoder.spec, self.kind))
+            if self.head is None
+            else image_network(self.encoder, self.head)
+        )
         self.outputs = network.outputs
         self._digest = self._identity()
         self.batch = BATCH if device.type == "cpu" else GPU_BATCH
@@ -98,7 +113,10 @@ class Frozen:
         digest = blake2b(digest_size=16)
         parts = [FORMAT, RULES, self.preprocess.to_dict(), self.kind, "patches" if self.patches else "image"]
         digest.update(json.dumps(parts).encode())
-        for name, tensor in sorted(self.encoder.state_dict().items()):
+        tensors = self.encoder.state_dict()
+        if self.head is not None:
+            tensors |= {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        for name, tensor in sorted(tensors.items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest
@@ -135,7 +153,10 @@ class Frozen:
         Raises:
             SettingError: the patch features of all images are larger than `LARGEST`.
         """
-        known = self._computed(manifest, rows, progress, plan or self.backend(manifest, rows))
+        plan = plan or self.backend(manifest, rows)
+        if (cached := read_matrix(self.path(plan), self.outputs[0], [row.hash for row in rows])) is not None:
+            return cached
+        known = self._computed(manifest, rows, progress, plan)
         return np.stack([known[row.hash][0] for row in rows])
 
     def by_place(self, manifest: Manifest, rows: Sequence[Row], plan: Backend) -> dict[str, Vectors]:
@@ -162,17 +183,20 @@ class Frozen:
     ) -> dict[str, tuple[Vectors, ...]]:
         """Return the outputs of images by the hash of their content; those of new images are computed and cached."""
         self._refuse_huge(len(rows))
-        known = self._read(plan)
+        known = read_all(self.path(plan), self.outputs)
         new = _distinct(row for row in rows if row.hash not in known)
         if not new:
             return known
-        done = 0
+        done, saved = 0, time.monotonic()
         for hashes, outputs in self.compute(manifest, new, plan):
             known |= zip(hashes, zip(*outputs, strict=True), strict=True)
             done += len(hashes)
             if progress is not None:
                 progress(done, len(new))
-        self._write(plan, known)
+            if not self.patches and time.monotonic() - saved > SAVED:
+                write_all(self.path(plan), self.outputs, known)
+                saved = time.monotonic()
+        write_all(self.path(plan), self.outputs, known)
         return known
 
     def backend(self, manifest: Manifest, rows: Sequence[Row]) -> Backend:
@@ -262,26 +286,7 @@ class Frozen:
             yield batch.images
 
     def _hashes(self, plan: Backend) -> set[str]:
-        try:
-            with safe_open(self.path(plan), framework="np") as handle:
-                return set(json.loads(handle.metadata()["hashes"]))
-        except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
-            return set()
-
-    def _read(self, plan: Backend) -> dict[str, tuple[Vectors, ...]]:
-        try:
-            with safe_open(self.path(plan), framework="np") as handle:
-                hashes = json.loads(handle.metadata()["hashes"])
-                outputs = [handle.get_tensor(name) for name in self.outputs]
-                return dict(zip(hashes, zip(*outputs, strict=True), strict=True))
-        except (FileNotFoundError, SafetensorError, OSError, KeyError, ValueError):
-            return {}  # features in a broken cache are computed again
-
-    def _write(self, plan: Backend, known: dict[str, tuple[Vectors, ...]]) -> None:
-        metadata = {"hashes": json.dumps(list(known))}
-        outputs = zip(*known.values(), strict=True)
-        tensors = {name: np.stack(output) for name, output in zip(self.outputs, outputs, strict=True)}
-        keep(self.path(plan), lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        return set(hashes_in(self.path(plan)))
 
 
 def _distinct(rows: Iterable[Row]) -> list[Row]:

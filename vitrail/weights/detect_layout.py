@@ -13,8 +13,8 @@ import torch
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
-from vitrail.models.factory import config_of, rebuild
-from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, rules
+from vitrail.models.factory import config_of, our_name, rebuild
+from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
@@ -36,7 +36,7 @@ from vitrail.weights.timm_folder import TimmFolder, timm_folder
 OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
 
-WITH_CLASSIFIER = ("vit", "deit", "dinov2", "swin", "mixer", "clip")
+WITH_CLASSIFIER = ("vit", "deit", "dinov2", "mae", "swin", "mixer", "clip")
 """Families whose classifiers in files of other programs have a pool that is stated beside them."""
 
 
@@ -48,7 +48,7 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     what the file contains, and the nearest preset or the missing option.
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
-        return _own(opened, header, of_user(network))
+        return _of_model(_own(opened, header, of_user(network)), model, opened)
     folder, written = timm_folder(opened.config), _written(opened)
     if folder and model and model.split(".")[0] == folder.config.name:
         model = None  # the name of the folder's network, whose settings come from the folder
@@ -69,6 +69,17 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
         known = ()
     licence = found.licence or licence_of(opened.config)
     return found._replace(assumed=(*opened.notes, *found.assumed), labels=known, licence=licence)
+
+
+def _of_model(found: Read, model: str | None, opened: Opened) -> Read:
+    """Return what a file of ours holds; raise WeightsError if it is another network of ours than the named one."""
+    if model is None or found.config.family == "timm":
+        return found
+    family = model if model in catalog.ARCHITECTURES else catalog.family_of(our_name(model)[0])
+    wanted = config_of(model) if family and family != model else None
+    if family != found.config.family or (wanted and not infer_config.same_network(found.config, wanted)):
+        raise WeightsError(f"{opened.path} does not hold a {model}. {_hint(found.config)}")
+    return found
 
 
 def _of_layout(asked: Asked) -> Read:
@@ -111,7 +122,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     config = _with_conventions(config, stated, opened)
     if asked.written is not None and shapes(asked.written) == shapes(config):
         config = asked.written  # includes settings that neither the tensors nor the other layout contain
-    head = head_shapes(config, kind.task, kind.settings, kind.classes) if kind.classes else kind.head
+    strict = kind.classes or kind.own_head
+    head = head_shapes(config, kind.task, kind.settings, kind.classes) if strict else kind.head
     weights = rules.load(
         kind.table, kind.tensors, shapes(config), lambda: _way_out(config, opened, kind), head
     )
@@ -120,9 +132,10 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     pool = dropped = None
     if kind.task == CLASSIFY:
         weights, pool, dropped = _classifier(weights, config, asked)
-    aside = None if kind.head else beside(kind.tensors)
+    aside = None if kind.head or kind.own_head else beside(kind.tensors)
     lines = [line, _size_line(config, said), dropped, aside, *kind.notes]
-    lines += [detr_files.stride_line(config, said), clip_files.gelu_line(config, said)]
+    lines += [detr_files.stride_line(config, said), mae_files.heads_line(config, kind.task, said)]
+    lines += [clip_files.gelu_line(config, said)]
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
@@ -168,7 +181,9 @@ def _of_header(config: Any) -> Said:
         return Said()
     heads = config.heads if config.family in infer_config.OF_HEADS else None
     gelu, eps, dilated = (getattr(config, name, None) for name in ("gelu", "norm_eps", "dilated"))
-    return Said("its header", heads, sizes=(config.size,), gelu=gelu, norm_eps=eps, dilated=dilated)
+    decoder = getattr(config, "decoder", None) if config.family == "mae" else None
+    others = {"gelu": gelu, "norm_eps": eps, "dilated": dilated, "decoder_heads": decoder and decoder[2]}
+    return Said("its header", heads, sizes=(config.size,), **others)
 
 
 def _of_preset(kind: Layout, wanted: Any, stated: Said) -> Said:
@@ -207,6 +222,8 @@ def _classifier(weights: Loaded, config: Any, asked: Asked) -> tuple[Loaded, str
     head = weights.head
     if not head or config.family not in WITH_CLASSIFIER:
         return weights, None, None
+    if config.family == "mae" and not asked.folder:
+        return weights, mae_files.pool_of(config, head, asked.written is not None), None
     if asked.folder:
         pool = asked.folder.pool
         if pool is None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, same_name, shorten, split_labels
-from vitrail.data.layouts import table
+from vitrail.data.layouts import table, unlabelled
 from vitrail.data.layouts.base import Layout, Question, Tree, Way
 
 Look = Callable[[Tree], Layout | None]
@@ -31,6 +31,9 @@ _CLOSE = 0.5
 _SOME = 0.05
 """A reading that explains a smaller share of the images is not reported."""
 
+
+ALONE = "To learn from the images alone: --task pretrain."
+"""The way out of a source without labels."""
 
 _SHAPES = frozenset(("folders", "filenames"))
 """Readings by names only; their problems are not reported if another reading is chosen."""
@@ -50,6 +53,8 @@ def decide(tree: Tree) -> Layout | None:
     Raises:
         DataError: the source is broken, or refers to images in an unknown way.
     """
+    if tree.wanted == "none":
+        return images(tree)
     found = _wanted(tree, _all(tree))
     if not found.readings:
         _refuse_with_reasons(tree, found)
@@ -104,12 +109,20 @@ def _wanted(tree: Tree, found: Found) -> Found:
     return found._replace(readings=fitting) if fitting else found
 
 
+def images(tree: Tree) -> Layout | None:
+    """Return all images of a source without labels; None if there is none."""
+    readings = _all(replace(tree, wanted="")).readings
+    return unlabelled.without_labels(tree, sorted(readings, key=lambda one: -_weight(one)))
+
+
 def _all(tree: Tree) -> Found:
     readings: list[Layout] = []
     aside: list[table.Aside] = []
     refusals: dict[str, DataError] = {}
     for name in catalog.LAYOUTS:
         if name == "filenames" and _explained_well(tree, readings):
+            continue
+        if tree.table and any(tree.table in one.tables for one in readings):
             continue
         if name == "table":
             tables = table.readings(tree)
@@ -139,6 +152,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
     """Return whether a reading has enough weight for a question; words in file names never have."""
     if other.name == "filenames" or chosen.sure:
         return False
+    if (other.truth.kind == "caption") != (chosen.truth.kind == "caption"):
+        return False  # the captions of images do not contradict their classes, boxes or masks
     if other.plain and chosen.truth.kind not in {"class", "classes"}:
         return False
     return _weight(other) >= _CLOSE * _weight(chosen)
@@ -159,6 +174,8 @@ def differing(one: Layout, other: Layout) -> tuple[int, int]:
     shared = one.explained.keys() & other.explained.keys()
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
         return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     pairs = [(_folded(one.explained[path]), _folded(other.explained[path])) for path in shared]
     if not {a for a, _ in pairs} & {b for _, b in pairs} and _one_to_one(pairs):
         return 0, len(shared)
@@ -185,7 +202,7 @@ def _refuse_with_reasons(tree: Tree, found: Found) -> None:
         raise DataError(f"{refusal} {reasons}") if reasons else refusal
     if reasons:
         raise DataError(
-            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons}"
+            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons} {ALONE}"
         )
 
 

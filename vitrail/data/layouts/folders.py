@@ -52,7 +52,8 @@ def look(tree: Tree) -> Layout | None:
             return None
     if len(classes) == 1:
         raise DataError(
-            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of images of something else."
+            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of images of something else; or learn "
+            "from the images alone: --task pretrain."
         )
     masks = len(tree.pictures) - len(names)
     within = any(split for _, split in places) and not _split_places(parts, tree)

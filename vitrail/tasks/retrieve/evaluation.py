@@ -71,7 +71,9 @@ class RetrievalEvaluation:
         if "text" in output:
             vectors = [text[: len(own)].numpy() for text, own in zip(output["text"], truths, strict=True)]
         else:
-            assert self.encode is not None, "outputs without texts are those of a predictor, whose task encodes"
+            assert self.encode is not None, (
+                "outputs without texts are those of a predictor, whose task encodes"
+            )
             flat = self.encode([caption for own in truths for caption in own])
             vectors = np.split(flat, np.cumsum([len(own) for own in truths])[:-1])
         arrays: dict[str, Array] = {"image": output["image"].numpy()}

@@ -14,6 +14,7 @@ from vitrail.metrics.intervals import bootstrap, resampled, units_of
 from vitrail.metrics.recall_at import chance
 from vitrail.tasks.resampling import resampling_of, told, warnings
 from vitrail.tasks.result import (
+    Cell,
     Column,
     Gallery,
     Limits,
@@ -119,17 +120,12 @@ def _table(numbers: Mapping[str, Number], by_chance: Mapping[str, float], whole:
     columns += [Column(f"chance @{k}", right=True) for k in AT]
     columns.append(Column("median rank", right=True))
     candidates = {TO_TEXT: whole.pairs.texts, TO_IMAGE: whole.pairs.images}
-    rows = tuple(
-        (
-            CALLED[side],
-            candidates[side],
-            *(numbers[f"{side}_{k}"] if k < candidates[side] else Number(None) for k in AT),
-            *(Number(by_chance[f"{side}_{k}"]) for k in AT),
-            numbers[f"{side}_rank"],
-        )
-        for side in CALLED
-    )
-    return Table(tuple(columns), rows)
+    rows: list[tuple[Cell, ...]] = []
+    for side, among in candidates.items():
+        recall = [numbers[f"{side}_{k}"] if k < among else Number(None) for k in AT]
+        lucky = [Number(by_chance[f"{side}_{k}"]) for k in AT]
+        rows.append((CALLED[side], among, *recall, *lucky, numbers[f"{side}_rank"]))
+    return Table(tuple(columns), tuple(rows))
 
 
 def _verdict(
@@ -174,9 +170,14 @@ def _examples(evaluation: RetrievalEvaluation, whole: Whole) -> Iterator[Gallery
         if whole.to_text[place] > NEAREST:
             own = whole.texts[int(partners[place][cosines[partners[place]].argmax()])]
             said.append(f"(right: {_short(own)}, at {whole.to_text[place]})")
-        shots.append(Shot(ids[place], "", "", right=bool(whole.to_text[place] == 1), caption=" · ".join(said)))
+        shots.append(
+            Shot(ids[place], "", "", right=bool(whole.to_text[place] == 1), caption=" · ".join(said))
+        )
     yield Gallery(
-        "Captions of images", "The nearest of all captions with their cosines; ✓ is right.", tuple(shots), False
+        "Captions of images",
+        "The nearest of all captions with their cosines; ✓ is right.",
+        tuple(shots),
+        False,
     )
     owners = whole.pairs.turned().partners()
     for text in _mixed(whole.to_image, QUERIES):
@@ -187,7 +188,9 @@ def _found(whole: Whole, ids: list[str], text: int, right: set[int]) -> Gallery:
     """Return the nearest images of a caption."""
     cosines = whole.images @ whole.vectors[text]
     shots = tuple(
-        Shot(ids[place], "", "", right=place in right, caption=f"{_mark(place in right)} {cosines[place]:.2f}")
+        Shot(
+            ids[place], "", "", right=place in right, caption=f"{_mark(place in right)} {cosines[place]:.2f}"
+        )
         for place in np.argsort(-cosines, kind="stable")[:FOUND].tolist()
     )
     hint = f"The nearest images; ✓ is right. The nearest right one is number {whole.to_image[text]} of {len(ids)}."
