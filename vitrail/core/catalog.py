@@ -227,6 +227,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "boxes": "vitrail.data.layouts.boxes:look",
         "panoptic": "vitrail.data.layouts.panoptic:look",
         "masks": "vitrail.data.layouts.masks:look",
+        "captions": "vitrail.data.layouts.captions:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",
         "npz": "vitrail.data.layouts.npz:look",

@@ -136,7 +136,7 @@ def understand(
     group = group_column(frame, wanted)
     free = {key: column for key, column in by_name.items() if column not in {split, group}}
     found = Columns(path, split=split, split_words=words, group=group)
-    if kind in {"", "caption"} and (captions := _captions(frame, free, asked, kind)):
+    if kind in {"", "caption"} and (captions := _captions(frame, path, free, asked, kind)):
         return found._replace(captions=captions)
     if asked:
         column = _named(frame, asked, "--labels")
@@ -149,7 +149,9 @@ def understand(
     hot = tuple(column for column in rest if set(frame[column].str.strip_chars().unique()) <= _YES | _NO)
     if len(hot) >= 2:
         return found._replace(hot=hot)
-    likely = [column for column in rest if _tells_classes(frame[column])]
+    likely = [
+        column for column in rest if _tells_classes(frame[column]) and not _counts_rows(frame, path, column)
+    ]
     if len(likely) > 1:
         several = f"its labels could stand in {' or '.join(map(repr, likely[:4]))}"
         raise UnclearError(f"{several}: name the column (--labels TABLE:{likely[0]})")
@@ -163,7 +165,9 @@ def understand(
     return found.of(likely[0], _separator(frame[likely[0]], plural=False))
 
 
-def _captions(frame: pl.DataFrame, free: Mapping[str, str], asked: str, kind: str) -> tuple[str, ...]:
+def _captions(
+    frame: pl.DataFrame, path: str, free: Mapping[str, str], asked: str, kind: str
+) -> tuple[str, ...]:
     """Return the columns of captions if the user wants captions or if these are more likely than labels; else ()."""
     if asked:
         column = _named(frame, asked, "--labels")
@@ -182,7 +186,8 @@ def _captions(frame: pl.DataFrame, free: Mapping[str, str], asked: str, kind: st
     if not found or is_sure(found, free):
         return found
     others = [column for column in free.values() if column not in found]
-    return () if any(_tells_classes(frame[column]) for column in others) else found
+    likely = (column for column in others if _tells_classes(frame[column]))
+    return found if all(_counts_rows(frame, path, column) for column in likely) else ()
 
 
 def _only(prose: Sequence[str]) -> tuple[str]:
@@ -320,6 +325,14 @@ def _tells_classes(column: pl.Series) -> bool:
         and (len(cells) < _ENOUGH or 2 * len(kinds) <= len(cells))
         and 2 * fractions < len(kinds)
     )
+
+
+def _counts_rows(frame: pl.DataFrame, path: str, column: str) -> bool:
+    """Return whether a column numbers the rows of each image, as Flickr's lists do with its captions."""
+    several = 2 * frame[path].n_unique() <= len(frame)
+    if not several or not all(cell.strip().isdigit() for cell in frame[column]):
+        return False
+    return frame.select(path, column).n_unique() == len(frame)
 
 
 def labels_of(frame: pl.DataFrame, columns: Columns) -> list[str]:

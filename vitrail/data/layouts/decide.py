@@ -25,6 +25,9 @@ _PLAIN = 0.3
 _WORDS = 0.3
 """Weight of an image explained by a word in its file name."""
 
+_TEXTS = 0.99
+"""Weight of an image explained by captions: class folders that explain as many images are classes."""
+
 _CLOSE = 0.5
 """A reading with a smaller share of the largest weight is only reported and is not a question."""
 
@@ -167,6 +170,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
 
 def _weight(layout: Layout) -> float:
     number = len(layout.found) if layout.sure else len(layout.explained)
+    if layout.truth.kind == "caption":
+        return _TEXTS * number
     if layout.name == "filenames":
         return _WORDS * number
     return _PLAIN * number if layout.plain else number
@@ -178,6 +183,8 @@ def differing(one: Layout, other: Layout) -> tuple[int, int]:
     Readings whose labels are different names of the same classes, one to one, do not differ.
     """
     shared = one.explained.keys() & other.explained.keys()
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
         return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
     if one.truth.kind == "caption" == other.truth.kind:

@@ -94,7 +94,11 @@ def readings(tree: Tree) -> Readings:
     """Return all readings from the tables of a source; raises like `look`."""
     if tree.table and not is_table(tree.table):
         return Readings([], [])
-    around = replace(Tree.look(tree.root, tree.options), notes=tree.notes) if tree.table else tree
+    around = (
+        replace(Tree.look(tree.root, tree.options), notes=tree.notes, wanted=tree.wanted)
+        if tree.table
+        else tree
+    )
     asked, column = _asked(tree)
     boxes = (
         set(box_tables.names(tree))
@@ -145,9 +149,10 @@ def _asked(tree: Tree) -> tuple[str, str]:
 
 
 def _candidate(name: str) -> bool:
-    """Return whether a table may contain labels; text files and contest submissions do not."""
+    """Return whether a table may contain labels; contest submissions do not, texts only if called captions."""
     file = name.rsplit("/", 1)[-1].lower()
-    return file.endswith(SUFFIXES) and not file.endswith(".txt") and "submission" not in file
+    text = file.endswith(".txt") and "caption" not in file
+    return file.endswith(SUFFIXES) and not text and "submission" not in file
 
 
 def _candidates(tree: Tree) -> list[str]:
