@@ -1,7 +1,7 @@
 """Masked autoencoders: He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", arXiv:2111.06377.
 
-Most patches of an image are hidden. The encoder gets the others only, which makes it three to four times cheaper, and a
-small decoder predicts the pixels of the hidden ones. No labels are needed. The encoder is then fine-tuned on few labels.
+Most patches of an image are hidden. The encoder gets the others only, which makes it three to four times cheaper, and
+a small decoder predicts the pixels of the hidden ones. No labels are needed; the encoder is then fine-tuned on few labels.
 """
 
 from __future__ import annotations
