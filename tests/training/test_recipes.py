@@ -48,6 +48,7 @@ def test_every_recipe_can_be_read(name):
         ("vit_tiny_patch16_224", "vit"),
         ("deit_ti16", "deit"),
         ("deit3_s16", "deit3"),
+        ("mae_digits", "mae"),
         ("swin_t", "swin"),
         ("t2t_vit_7", "t2t"),
         ("mixer_s16", "mixer"),

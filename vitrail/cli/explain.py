@@ -72,8 +72,10 @@ def explain(
         of = f"{of or ''} at {options.at}".strip()
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
+    predictor = Predictor(model, device, options.point)
+    predictor.require_answers()
     piped = sys.stdin.buffer.read() if "-" in images else None
-    for result in explain_all(Predictor(model, device, options.point), expand(images, piped, say), wish):
+    for result in explain_all(predictor, expand(images, piped, say), wish):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:

@@ -83,6 +83,7 @@ def predict(
     from vitrail.tasks.ask import asked_of
 
     predictor = load(model_file(model), device, trust=trust, point=options.point)
+    predictor.require_answers()
     if out is not None and is_map(out):
         return predict_map(predictor, images, out, options, json, csv)
     sources = _sources(predictor, model, images)

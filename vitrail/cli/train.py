@@ -126,8 +126,18 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
         *lines,
         f"model   {run}/model.safetensors  (one file, everything that prediction needs)",
         *([] if "unreported" in report else [f"report  {run}/report.html"]),
-        f"next    {command('predict', run, *_example(data or _source_of(run)))}",
+        f"next    {_next(run, report, data)}",
     ]
+
+
+def _next(run: str, report: dict[str, Any], data: str) -> str:
+    """Return the next command: a prediction, or after pretraining the training with labels."""
+    from vitrail.core.catalog import PRETRAIN
+    from vitrail.core.text import command
+
+    if report.get("task") == PRETRAIN:
+        return command("train", "photos/", "--weights", run, "--tune", "full")
+    return command("predict", run, *_example(data or _source_of(run)))
 
 
 def _source_of(run: str) -> str:

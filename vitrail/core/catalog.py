@@ -19,6 +19,7 @@ ARCHITECTURES: Mapping[str, str] = MappingProxyType(
         "vit": "vitrail.models.vit:ViT",
         "dinov2": "vitrail.models.dinov2:DinoV2",
         "deit": "vitrail.models.deit:DeiT",
+        "mae": "vitrail.models.mae:MAE",
         "clip": "vitrail.models.clip:Clip",
         "swin": "vitrail.models.swin:Swin",
         "t2t": "vitrail.models.t2t:T2T",
@@ -75,6 +76,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "deit3_l16",
             "deit3_h14",
         ),
+        "mae": ("mae_digits", "mae_cifar", "mae_ti16", "mae_s16", "mae_b16", "mae_l16", "mae_h14"),
         "clip": (
             "clip_digits",
             "clip_s8",
@@ -192,6 +194,12 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
 DRAFTS = frozenset(("classify", "multilabel", "segment"))
 """The default tasks with a draft: a head that is fitted on features of a frozen network."""
 
+RETRIEVE = "retrieve"
+"""The task whose head reads words."""
+
+PRETRAIN = "pretrain"
+"""The task whose weights are a start for the others: of its networks only the encoder is taken."""
+
 ELASTIC, DISTILL = "elastic", "distill"
 """The tasks that wrap another one: for several costs at once, and for distillation."""
 
@@ -219,6 +227,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "boxes": "vitrail.data.layouts.boxes:look",
         "panoptic": "vitrail.data.layouts.panoptic:look",
         "masks": "vitrail.data.layouts.masks:look",
+        "captions": "vitrail.data.layouts.captions:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",
         "npz": "vitrail.data.layouts.npz:look",
@@ -229,7 +238,9 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
 )
 """The layouts of a data source; if several explain the same number of images, the first is chosen."""
 
-ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType({"crops": "vitrail.data.layouts.boxes:crops"})
+ASKED_LAYOUTS: Mapping[str, str] = MappingProxyType(
+    {"crops": "vitrail.data.layouts.boxes:crops", "images": "vitrail.data.layouts.decide:images"}
+)
 """Layouts that are never detected; the user has to name them."""
 
 KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(

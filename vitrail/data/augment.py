@@ -16,13 +16,17 @@ from vitrail.core.errors import SettingError, UnknownNameError
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
-RECIPES = ("none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "square")
-MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale", "turns", "square")
+RECIPES = (
+    "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "large_crop", "square",
+)  # fmt: skip
+MOVING_TRUTH = ("none", "light", "flip_crop", "three", "scene", "flip_scale", "turns", "large_crop", "square")
 """The recipes that move masks, points and boxes together with the image."""
 
 ZOOM, SLIGHT_ZOOM = (0.5, 2.0), (0.75, 4 / 3)
 """Range of scales for `scene`, and for `flip_scale`."""
 
+LARGE = 0.2
+"""Smallest share of an image that `large_crop` shows."""
 SQUARE = (0.9**0.5, 1.0)
 """Range of the sides of `square`, as shares of the short side: nine tenths of the largest square, or more."""
 
@@ -211,8 +215,9 @@ def build(
     arXiv:2204.07118, §3) · `scene` (half to twice the size, any part of it, flip, and a change of light and
     colour: for masks and boxes) · `flip_scale` (the same with three quarters to four thirds of the size: for objects
     that always have about the same size) · `turns` (mirrors and quarter turns, without any resampling: for images
-    from above) · `square` (a random square that is nearly as large as fits, and nothing else: for captions, which a
-    mirror would make wrong where they say left, and other colours where they say red; CLIP, arXiv:2103.00020, §2.5).
+    from above) · `large_crop` (flip_crop with at least a fifth of the image: masked pretraining, arXiv:2111.06377) ·
+    `square` (a random square that is nearly as large as fits, and nothing else: for captions, which a mirror would make
+    wrong where they say left, and other colours where they say red; CLIP, arXiv:2103.00020, §2.5).
 
     Raises:
         SettingError: the name is unknown, or the recipe does not support such images.
@@ -239,7 +244,8 @@ def build(
         eight_bits = channels in {1, 3} and not raw
         return Augment(name, flip=True, change=light if eight_bits else None, erase=erase, zoom=zoom)
     size = (1, 1)  # only the random region is used; `Preprocess` resizes
-    crop = v2.RandomResizedCrop(size, scale=(least_area, 1.0))
+    least = max(LARGE, least_area) if name == "large_crop" else least_area
+    crop = v2.RandomResizedCrop(size, scale=(least, 1.0))
     return Augment(name, crop, True, None, _colours(name), erase, name in MOVING_TRUTH)
 
 

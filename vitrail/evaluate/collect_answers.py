@@ -41,7 +41,7 @@ def evaluate(
 
     def ready(row: Row) -> Ready:
         image = load_for(steps, root, row)
-        prepared = predictor.ready(image, request.point)
+        prepared = predictor.ready(image, request.point)._replace(id=row.id)
         if not task.measures:
             return prepared
         return prepared._replace(geometry=replace(prepared.geometry, spacing=of_row(row, root)))

@@ -89,6 +89,7 @@ class ImageExplainer:
     """
 
     def __init__(self, predictor: Predictor, image: Any, networks: ScoringNetworks | None = None) -> None:
+        predictor.require_answers()
         if predictor.preprocess.zoom is not None:
             raise SettingError(
                 "This model uses sliding windows, so there is no map of the whole image. Train with --set zoom=0 "

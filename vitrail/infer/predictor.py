@@ -45,11 +45,12 @@ BATCH = 32
 
 
 class Ready(NamedTuple):
-    """An image ready for the network."""
+    """An image ready for the network; `id` is that of its row, if it has one."""
 
     pixels: Tensor  # (channels, height, width)
     geometry: Geometry
     image: NDArray[Any]  # (height, width, channels), as decoded
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,16 @@ class Predictor:
     def _answer_to_proof(self) -> list[float]:
         return answer(self._built, self.task, self.preprocess)
 
+    def require_answers(self) -> None:
+        """Raise a RunError, with the way out, for a model that predicts nothing about an image."""
+        if not self.task.answers:
+            model = self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
+            again = command("train", "photos/", "--weights", model, "--tune", "full")
+            raise RunError(
+                f"{model} was trained for {self.task.name}, which predicts nothing about an image. Train it further "
+                f"on images with labels: {again}"
+            )
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes, in the order of the outputs."""
@@ -245,6 +256,7 @@ class Predictor:
         if sets is not None:
             request = request or Request(self.point)
             request = replace(request, ask=asked_of(self.task, request.ask.threshold, sets))
+        self.require_answers()
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
@@ -293,6 +305,7 @@ class Predictor:
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
     ) -> Iterator[Answer]:
         """Yield one answer per source, in order; for an image that cannot be read the answer is an error."""
+        self.require_answers()
         request = request or Request(self.point)
         batch = batch if self.preprocess.zoom is None else 1  # keep only one large image in memory
         waiting: list[tuple[str, Ready | str]] = []
@@ -348,11 +361,6 @@ class Predictor:
 
     def run(self, batch: Batch[Any], request: Request | None = None) -> Output:
         """Return the task's raw output for a batch prepared for the operating point of the request."""
-        if not self.task.answers:
-            raise RunError(
-                f"{self.path} was trained for {self.task.name}, which predicts nothing about an image. Train another "
-                "task from its weights: --weights."
-            )
         request = request or Request(self.point)
         network = request.backend or self.at(request.point)
         compute = answering(self.task, network, request.ask, self._window)
@@ -386,7 +394,8 @@ class Predictor:
 def batch_of(ready: Sequence[Ready]) -> Batch[None]:
     """Return prepared images as one batch without targets."""
     images = torch.stack([one.pixels for one in ready])
-    return Batch({"images": images}, None, ("",) * len(ready), tuple(one.geometry for one in ready))
+    ids, places = tuple(one.id for one in ready), tuple(one.geometry for one in ready)
+    return Batch({"images": images}, None, ids, places)
 
 
 def load(

@@ -59,8 +59,8 @@ class PooledHead(Head):
 
     @property
     def from_prefix(self) -> bool:
-        """Whether its vector is the class token, or the network's own pooling, which uses the class token if any."""
-        return self.pool.kind in ("cls", "own")
+        """Whether its vector is the class token, or the network's own pooling if that uses the prefix."""
+        return self.pool.from_prefix
 
     def vectors(self, features: Features) -> Tensor:
         """Features -> (b, d)."""

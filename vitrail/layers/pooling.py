@@ -53,6 +53,7 @@ class Pool(nn.Module):
         places = class_tokens(spec.prefix)
         self.classes = slice(places[0], places[-1] + 1) if places else slice(0)
         self.attention = AttentionPool(spec.width) if self.kind == "attention" else None
+        self.from_prefix = self.kind == "cls" or (self.kind == "own" and not spec.pooled_patches)
 
     @property
     def reads_prefix(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitrail.core.errors import SettingError
 from vitrail.layers.tokens import Tokens
 
 Resize = Literal["bilinear_corners", "bicubic", "bicubic_antialias", "bilinear", "nearest"]
@@ -70,6 +71,34 @@ class SinePosition(LearnedPosition):
         angle = number / 10000 ** (2 * (channel // 2) / width)
         table = torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()[None]
         self.table = nn.Parameter(table, requires_grad=False)
+
+
+class GridSines(LearnedPosition):
+    """Fixed sines and cosines of column and row, zeros for the prefix (He et al. 2022, arXiv:2111.06377, and its code).
+
+    Not trained, but part of the weights. For other grids the table is resized (bicubic) and not computed again.
+    """
+
+    def __init__(
+        self, width: int, grid: tuple[int, int], *, prefix: int = 0, resize: Resize = "bicubic"
+    ) -> None:
+        super().__init__(width, grid, prefix=prefix, resize=resize)
+        table = F.pad(grid_sines(width, grid), (0, 0, prefix, 0))[None]
+        self.table = nn.Parameter(table, requires_grad=False)
+
+
+def grid_sines(width: int, grid: tuple[int, int]) -> Tensor:  # (row·col, width)
+    """Return sines and cosines of the column in the first half of the channels, and of the row in the second.
+
+    The angles are index / 10000^(4i / width), i < width / 4. SettingError for a width that four does not divide.
+    """
+    if width % 4:
+        raise SettingError(f"Sines of rows and columns need a width that is a multiple of 4, not {width}.")
+    pace = 10000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    rows, cols = (torch.arange(side, dtype=torch.float64)[:, None] * pace for side in grid)
+    rows, cols = (torch.cat([angle.sin(), angle.cos()], 1).float() for angle in (rows, cols))
+    places = (cols.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1))
+    return torch.cat(places, -1).flatten(0, 1)
 
 
 class GridPosition(nn.Module):

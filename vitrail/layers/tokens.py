@@ -93,7 +93,8 @@ class Features(NamedTuple):
 class FeatureSpec:
     """The description of an encoder's features, so that heads and explainers work with any encoder.
 
-    - `width`: width of the tokens; `pooled_width`: width of `Features.pooled` (0: none).
+    - `width`: width of the tokens; `pooled_width`: width of `Features.pooled` (0: none); `pooled_patches`: whether that
+      is made of the patches alone, without the prefix.
     - `strides`: pixels that a cell of each level spans, coarse last (a plain column has one level).
     - `attention`: what a recorder gets: rows of a softmax, rows of a linear attention (which need not sum to 1),
       nothing because there is no attention (`none`), or nothing because it cannot be recorded (`opaque`).
@@ -117,6 +118,7 @@ class FeatureSpec:
     blocks: int = 0
     pool: Pool = "mean"
     pooled_width: int = 0
+    pooled_patches: bool = False
     sizes: Literal["any", "every", "fixed"] = "any"
     dense: bool = False
     tolerance: float = 2e-6

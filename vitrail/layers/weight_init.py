@@ -62,6 +62,17 @@ def xavier(layer: nn.Linear, *, parts: int = 1, bias_std: float = 0.0) -> None:
 
 
 @torch.no_grad()
+def as_in_mae(network: nn.Module) -> None:
+    """Fill the linear layers of a network with Xavier-uniform values of the whole matrix; biases 0 (MAE's code).
+
+    Unlike in Google's code, queries, keys and values are one matrix with one fan-out.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            xavier(module)
+
+
+@torch.no_grad()
 def lecun(layer: nn.Conv2d | nn.Linear) -> None:
     """Fill with a normal of variance 1 / fan-in, truncated at two deviations; biases 0 (Flax's initial values)."""
     std = layer.weight[0].numel() ** -0.5 / 0.8796  # 0.8796: the deviation of a truncated unit normal

@@ -39,7 +39,14 @@ from vitrail.layers.patch_embedding import (
     side_and_step,
     tiled,
 )
-from vitrail.layers.position import GridPosition, LearnedPosition, RelativeVectors, Resize, placed
+from vitrail.layers.position import (
+    GridPosition,
+    GridSines,
+    LearnedPosition,
+    RelativeVectors,
+    Resize,
+    placed,
+)
 from vitrail.layers.resnet_stem import ResNetStem, stem_stride
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec, Tokens
@@ -53,7 +60,7 @@ class ViTConfig(Sized):
     resized by `resize`. `patch` is the side of a patch, or (side, step) with a step smaller than the side: patches that
     overlap, on a denser grid. With `prefix` () there is no class token. `position` "1d" is a table that also has a row
     for the class token, as in the paper; "1d_patches" has none (big_vision); "2d", "relative" and "none" are the
-    variants of table 8 in the paper.
+    variants of table 8 in the paper; "sine" is MAE's fixed table, which is resized as MAE does.
     """
 
     family: ClassVar[str] = "vit"
@@ -67,7 +74,7 @@ class ViTConfig(Sized):
     hidden: int | None = None  # of the MLP; None: 4 · width
     gelu: Gelu = "exact"
     prefix: tuple[Literal["cls"], ...] = ("cls",)
-    position: Literal["1d", "1d_patches", "2d", "relative", "none"] = "1d"
+    position: Literal["1d", "1d_patches", "2d", "relative", "sine", "none"] = "1d"
     resize: Resize = "bilinear_corners"
     norm_eps: float = 1e-6
     drop_path: float = 0.0  # of the last block; linear from 0 at the first block
@@ -146,6 +153,8 @@ def _position(c: ViTConfig, grid: tuple[int, int]) -> nn.Module:
             return LearnedPosition(c.width, grid, prefix=covered, resize=c.resize)
         case "2d":
             return GridPosition(c.width, grid)
+        case "sine":
+            return GridSines(c.width, grid, prefix=len(c.prefix))
         case "relative" | "none":
             return nn.Identity()  # relative positions are used in the attention only
 

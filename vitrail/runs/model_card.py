@@ -47,7 +47,7 @@ def card(header: Header, task: Task[Any, Any], report: Mapping[str, Any], result
         lines += _section(section)
     limits = [line for one in result.sections if isinstance(one, Limits) for line in one.lines]
     lines += ["## Limits", "", *(f"- {line}" for line in (*limits, ELSEWHERE)), ""]
-    lines += _use(labels, report)
+    lines += _use(task, report)
     return "\n".join(lines)
 
 
@@ -184,13 +184,14 @@ def _calibrated(section: Reliability) -> list[str]:
     ]
 
 
-def _use(labels: Sequence[str], report: Mapping[str, Any]) -> list[str]:
-    again = report.get("reproduce")
+def _use(task: Task[Any, Any], report: Mapping[str, Any]) -> list[str]:
+    again, labels = report.get("reproduce"), task.labels
+    further = "vitrail train photos/ --weights model.safetensors --tune full"
     return [
         "## Use",
         "",
         "```",
-        "vitrail predict model.safetensors picture.jpg",
+        "vitrail predict model.safetensors picture.jpg" if task.answers else further,
         *([f"{again}    # trains it again"] if again else []),
         "```",
         "",

@@ -39,7 +39,17 @@ Share = Annotated[float, Field(gt=0, lt=0.9)]
 Precision = Literal["float32", "bf16"]
 
 Augmentation = Literal[
-    "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "square"
+    "none",
+    "light",
+    "flip_crop",
+    "trivial",
+    "rand",
+    "three",
+    "scene",
+    "flip_scale",
+    "turns",
+    "large_crop",
+    "square",
 ]
 
 MemoryFormat = Literal["contiguous", "channels_last"]

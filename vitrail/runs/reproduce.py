@@ -31,7 +31,9 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
     words: list[object] = ["--recipe", "recipe.yaml", "--model", recipe.model.name, "--weights", weights]
     if training.tune != "scratch":
         words += ["--tune", training.tune]
-    if task.name != DEFAULT_TASKS.get(kind):
+    if (
+        task.name != DEFAULT_TASKS.get(kind) or kind == "none"
+    ):  # images without labels are read only if asked for
         words += ["--task", task.name]
     if unwrapped.wrapper == ELASTIC:
         words.append("--elastic")
@@ -57,7 +59,12 @@ def _settings(task: TaskSettings, name: str) -> list[str]:
         for key, value in task.settings.items()
         if key not in DERIVED and value is not None and value != usual.get(key)
     }
-    words = [word for key, value in changed.items() if key in OF_TASK for word in (f"--{key}", str(value))]
+    words = [
+        word
+        for key, value in changed.items()
+        if key in OF_TASK
+        for word in (f"--{key.replace('_', '-')}", str(value))
+    ]
     assignments = ",".join(
         f"{key}={json.dumps(value)}" for key, value in changed.items() if key not in OF_TASK
     )

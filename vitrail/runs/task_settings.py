@@ -24,10 +24,13 @@ class Defaults(Settings):
     `training` holds training settings for every recipe, such as an augmentation that masks can follow; `taken` holds
     settings for a head that is taken from published weights, and does not start from noise.
 
+    `usual` holds the recipes that it uses instead of those for the network, by the kind of training (`tune`).
+
     Every row that matches the recipe overrides the rows before it; null keeps the default of the task.
     """
 
     about: str = ""
+    usual: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     taken: dict[str, Any] = Field(default_factory=dict)
@@ -57,6 +60,11 @@ def default_settings(task: str, recipe: str, regularization: Regularization | No
     rows += [row for pattern, row in defaults.recipes.items() if fnmatchcase(recipe, pattern)]
     merged = {key: value for row in rows for key, value in row.items()}
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def usual_recipes(task: str) -> dict[str, str]:
+    """Return the named recipes of a task by the kind of training, where it does not use those for the network."""
+    return dict(_defaults(task).usual)
 
 
 def default_training(task: str) -> dict[str, Any]:

@@ -65,10 +65,11 @@ class CompareOptions:
     recipe: str | None = None
     augment: (
         Literal[
-            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns", "square"
+            "none", "light", "flip_crop", "trivial", "rand", "three", "scene", "flip_scale", "turns",
+            "large_crop", "square",
         ]
         | None
-    ) = None
+    ) = None  # fmt: skip
     mixup: float | None = None
     cutmix: float | None = None
     own_augmentation: bool = False

@@ -7,6 +7,7 @@ A task may have these optional members, which are looked up by name (`getattr`):
     points(size)      the operating points that its network is trained for
     follow(…)         the loss against the output of a teacher (distillation, elastic training)
     taught_by(…)      set the teacher that the training has loaded
+    refuse_network(encoder)  raise a SettingError for a network that this task cannot be trained with
     readable(output)  extra outputs of an exported graph, placed first and named by `readable_outputs`
     for_large(…)      settings for images much larger than the input, and lines that explain them
     in_windows(…)     the output for images larger than the input, from the outputs of their windows
@@ -165,6 +166,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """False if the task gives no prediction for an image, as in pretraining."""
     couples: bool = False
     """True if the loss couples the images of a batch: such a batch is never split into micro-batches."""
+    fresh: bool = False
+    """True if a training begins with random weights unless weights are named."""
     head_rate: float = 1.0
     """Learning rate of the head, as a multiple of the learning rate of the encoder."""
     begins_from: tuple[str, ...] = ()

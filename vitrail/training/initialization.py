@@ -62,10 +62,17 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
         raise SettingError(reason)
     preprocess = task.steps(opened.preprocess)
     _set_teacher(task, preprocess)
+    refuse_network(task, opened.encoder)
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
     return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)
+
+
+def refuse_network(task: Task[Any, Any], encoder: Encoder) -> None:
+    """Raise a SettingError if a task cannot be trained with this network."""
+    if (refuse := getattr(task, "refuse_network", None)) is not None:
+        refuse(encoder)
 
 
 def _set_checkpointing(network: Network, recipe: Recipe) -> None:

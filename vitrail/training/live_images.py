@@ -81,7 +81,8 @@ class Live:
         began = time.monotonic()
         last = session.step >= session.schedule.total
         costly = self.glance is None and self.spent > SHARE * (began - self.began)
-        if not session.task.answers or (self.drawn and costly and not last):
+        silent = not session.task.answers and self.glance is None
+        if silent or (self.drawn and costly and not last):
             return []
         drawings = self._drawings(session)
         if not drawings:
@@ -96,9 +97,8 @@ class Live:
         if self.drawn:
             return []
         self.drawn = True
-        return [
-            f"Validation images with label and prediction, updated after each epoch: {self.run.live_path}"
-        ]
+        what = "label and prediction" if session.task.answers else "hidden patches, guess and truth"
+        return [f"Validation images with {what}, updated after each epoch: {self.run.live_path}"]
 
     def _drawings(self, session: Session) -> list[Image]:
         network = session.evaluated()

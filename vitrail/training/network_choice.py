@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from vitrail.core.catalog import load as load_part
 from vitrail.data.manifest import Manifest
 from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
@@ -105,6 +106,8 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
 def weights_to_download(options: TrainOptions) -> str | None:
     """Return the hub repository from which a training with these options starts; None if it needs no download."""
     source, named = options.weights or "auto", named_network(options).name
+    if options.weights is None and options.task and load_part("task", options.task).fresh:
+        return None
     if source == "none":
         return None
     if source == "auto" and named is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vitrail.core.catalog import DISTILL, ELASTIC, family_of, load
+from vitrail.core.catalog import DISTILL, ELASTIC, PRETRAIN, RETRIEVE, family_of, load
 from vitrail.core.config import read
 from vitrail.core.errors import UsageError
 from vitrail.data.builtin import names as builtin_names
@@ -18,8 +18,10 @@ from vitrail.data.labels import count
 from vitrail.data.manifest import TRAIN
 from vitrail.data.prepare import Prepared
 from vitrail.data.targets import Targets
+from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
 from vitrail.models.factory import our_name, timm_name
+from vitrail.runs.network import build_task
 from vitrail.runs.recipe import (
     Recipe,
     is_file,
@@ -29,7 +31,7 @@ from vitrail.runs.recipe import (
     settings_of,
     task_part,
 )
-from vitrail.runs.task_settings import settings_class
+from vitrail.runs.task_settings import settings_class, usual_recipes
 from vitrail.runs.task_wrapping import Unwrapped, unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, seconds
 from vitrail.tasks.base import Task
@@ -37,6 +39,7 @@ from vitrail.training.distillation import with_teacher
 from vitrail.training.elastic_recipe import costs_of, with_operating_points
 from vitrail.training.feature_cache import pool_kind
 from vitrail.training.head_transfer import carries_over, settings_from
+from vitrail.training.initialization import refuse_network
 from vitrail.training.network_choice import (
     TINY,
     NamedNetwork,
@@ -103,13 +106,14 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         for_raster(prepared, named_network(options), options.weights),
         shapes_of(prepared.manifest),
     )
-    side = short_side(shapes)
+    side, task = short_side(shapes), choose_task(options, prepared.manifest)
+    raster, fresh = prepared.layout.raster is not None, load("task", task.name).fresh
     network, reasons = (
         fresh_network(side, named)
-        if from_scratch(source, options, raster=prepared.layout.raster is not None)
+        if from_scratch(source, options, raster=raster, fresh=fresh)
         else pretrained_network(options.weights or measured_weights(options) or "auto", named)
     )
-    task = choose_task(options, prepared.manifest)
+    _refuse_network(task.name, options, prepared.manifest.truth, network.encoder)
     network, sized = _at_size_of_weights(network, named, task.name)
     network, windowed = at_window(prepared, network, named)
     tune = options.tune or _tune(options, network, task.name)
@@ -124,6 +128,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         *sized,
         *raster_line(prepared),
         *windowed,
+        *_left_out(network, task.name),
         *composed.reasons,
         *_remarks(options, tune),
         *costs_of(composed.recipe),
@@ -138,14 +143,14 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     )
 
 
-def from_scratch(source: str, options: TrainOptions, *, raster: bool) -> bool:
-    """Tell whether the training starts from scratch, by the options, the recipe or the built-in data."""
+def from_scratch(source: str, options: TrainOptions, *, raster: bool, fresh: bool = False) -> bool:
+    """Tell whether the training starts from scratch, by the options, the recipe, the built-in data or the task."""
     if options.weights is not None:
         return options.weights == "none"
     if tune := options.tune or _stated_tune(options.recipe):
         return tune == "scratch"
     # 8 × 8 pixels, or other bands: weights pretrained on photographs do not help
-    return raster or source in builtin_names()
+    return raster or fresh or source in builtin_names()
 
 
 def _stated_tune(recipe: str | None) -> str | None:
@@ -163,6 +168,8 @@ def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
         return "scratch"
     if stated and stated != "scratch":
         return stated
+    if options.text_tower:
+        return "head"
     return "draft" if _has_draft(task) and not carries_over(network.head, task) else "full"
 
 
@@ -186,6 +193,24 @@ def _lies_in_image(task: str) -> bool:
     """Tell whether the labels of a task are tied to places in the image (masks), so that no part may be cropped."""
     transforms: bool = load("task", task).transform is not Targets.transform
     return transforms
+
+
+def _refuse_network(task: str, options: TrainOptions, truth: Truth, encoder: Encoder) -> None:
+    """Raise a SettingError if the task cannot be trained with the network, before anything is computed."""
+    if hasattr(load("task", task), "refuse_network"):
+        refuse_network(build_task(task, truth, stated_settings(task, options)), encoder)
+
+
+def _pretrained(network: NetworkChoice, task: str) -> bool:
+    """Tell whether the weights come from pretraining without labels, and another task is trained now."""
+    return network.head is not None and network.head.task == PRETRAIN != task
+
+
+def _left_out(network: NetworkChoice, task: str) -> list[str]:
+    """Return a line about the decoder in the weights, if only their encoder is taken."""
+    if not _pretrained(network, task):
+        return []
+    return [f"encoder of {network.weights} ({network.name}); the decoder of its pretraining is left out"]
 
 
 def _refuse_draft(tune: str, task: str) -> None:
@@ -278,6 +303,8 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
     spec = wanted.network.encoder.spec
     two = wanted.options.teacher is not None and "dist" in spec.prefix  # two heads, each on its own token
     pool = "own" if wanted.tune == "scratch" or two else pool_kind(spec)
+    if pool != "own" and wanted.tune == "full" and _pretrained(wanted.network, wanted.task):
+        pool = "mean"  # nothing has yet trained the class token to stand for the image
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
         "model": {"imgsz": wanted.network.size},
@@ -311,15 +338,25 @@ def user_overrides(wanted: _Wanted) -> dict[str, Any]:
         "task": {"name": wanted.task, "settings": stated_settings(wanted.task, o)},
         "training": {
             **{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": wanted.tune,
+            "augment": o.augment or ("none" if _aligned(wanted) else None),
         },
     }  # fmt: skip
+
+
+def _aligned(wanted: _Wanted) -> bool:
+    """Tell whether only a head for words is trained, by default on features that are computed once."""
+    return wanted.tune == "head" and wanted.task == RETRIEVE
 
 
 def default_recipe(wanted: _Wanted) -> str:
     """Return the name of the recipe for this network, or for its kind when it has no own recipe."""
     network, tune, builtin = wanted.network, wanted.tune, wanted.source in builtin_names()
+    if usual := usual_recipes(wanted.task).get(tune):
+        return usual
     if tune in {"draft", "head"}:
         return tune
+    if tune == "full" and _pretrained(network, wanted.task):
+        return "after_pretraining"
     preset = our_name(network.name)[0]
     own = recipe_for(preset if family_of(preset) else timm_name(network.name), tune)
     if own is not None and not builtin:

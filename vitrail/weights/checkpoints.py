@@ -76,7 +76,8 @@ def find(name: str) -> Checkpoint | None:
     model = cfg.architecture or name.partition(".")[0]
     files = (cfg.hf_hub_filename,) if cfg.hf_hub_filename else ("model.safetensors", "pytorch_model.bin")
     full = f"{model}.{cfg.tag}" if cfg.tag else model
-    return Checkpoint(full, model, repo, files, (), cfg.license, of_timm(vars(cfg)), cfg.num_classes)
+    known = full if our_name(full) != our_name(model) else model  # a tag that tells networks apart
+    return Checkpoint(full, known, repo, files, (), cfg.license, of_timm(vars(cfg)), cfg.num_classes)
 
 
 def defaults(model: str) -> list[Checkpoint]:

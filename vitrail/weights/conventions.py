@@ -53,6 +53,14 @@ GOOGLE = Conventions(
 TIMM = Conventions("timm", gelu="exact", resize="bicubic_antialias")
 OFFICIAL = Conventions("official", gelu="exact", resize="bicubic")
 HUGGINGFACE = Conventions("huggingface", gelu="exact", resize="bicubic")
+MAE = Conventions(
+    "official",
+    gelu="exact",
+    resize="bicubic",
+    preprocessing=Preprocessing(
+        IMAGENET_MEAN, IMAGENET_STD, fit="crop", crop_fraction=224 / 256, interpolation="bicubic"
+    ),
+)
 RF_DETR = Conventions(
     "official",
     gelu="exact",

@@ -30,7 +30,7 @@ _TOWER = {
 DEFAULTS: Mapping[str, Config] = MappingProxyType(
     {
         "vit": _ViT,
-        "vit_mae": _ViT,
+        "vit_mae": {**_ViT, "decoder_num_attention_heads": 16, "mask_ratio": 0.75, "norm_pix_loss": False},
         "vit_msn": {**_ViT, "layer_norm_eps": 1e-6},
         "deit": _ViT,
         "dinov2": {**_ViT, "layer_norm_eps": 1e-6},
@@ -212,6 +212,7 @@ def said_of(stated: Config) -> Said:
         sizes=(size,) if size else (),
         gelu=GELUS[act],
         norm_eps=stated.get("layer_norm_eps"),
+        decoder_heads=stated.get("decoder_num_attention_heads"),
     )
 
 

@@ -18,6 +18,7 @@ from vitrail.weights import (
     hub_folder,
     infer_config,
     keras_files,
+    mae_files,
     rf_detr_files,
     rules,
 )
@@ -57,6 +58,7 @@ class Layout(NamedTuple):
     classes: int = 0
     notes: tuple[str, ...] = ()
     detector: str = ""  # transformers' `model_type` of a network with a head of boxes or masks
+    own_head: bool = False  # the head is the network's own, without classes, and loaded as strictly
     head: rules.Shapes | None = None  # of all tensors of the head, if they are known without its classes
 
 
@@ -71,6 +73,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _eomt(opened, found)
     if (found_detr := detr_files.look(tensors)) is not None:
         return _detr(opened, found_detr)
+    if found_mae := mae_files.look(opened, tensors, family):
+        return Layout(**found_mae._asdict())
     if (found_clip := clip_files.look(opened, tensors)) is not None:
         return _clip(found_clip)
     if any(name.endswith("embedding/kernel") for name in names):

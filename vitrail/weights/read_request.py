@@ -23,6 +23,9 @@ from vitrail.weights.unwrap_checkpoint import parts
 CLASSIFY = "classify"
 """The task of most published heads."""
 
+CONVERTED = "vitrail_network"
+"""The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
+
 
 class Read(NamedTuple):
     """Weights with our tensor names, the settings of their network, their original layout and preprocessing.
@@ -82,8 +85,11 @@ def head_shapes(
     """Return the names and shapes of the tensors of a head for an encoder, without allocating memory."""
     with torch.device("meta"):
         encoder = build(config)
-        built = load("task", task)([f"class {number}" for number in range(classes)], settings)
-        head = encoder.own_head(task, classes) or built.head(encoder.spec)
+        head = encoder.own_head(task, classes)
+        if head is None:
+            head = load("task", task)([f"class {number}" for number in range(classes)], settings).head(
+                encoder.spec
+            )
     return {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
 
 

@@ -11,7 +11,7 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.block import Gelu
 from vitrail.layers.patch_embedding import sides
 
-STATABLE = ("heads", "image", "gelu", "norm_eps", "dilated")
+STATABLE = ("heads", "image", "gelu", "norm_eps", "dilated", "decoder_heads")
 """Settings that do not follow from tensors, and that a user can state with weights (`--network heads=3`)."""
 
 SIZE_WAY_OUT = "state the size: --network image=[HEIGHT,WIDTH] (vitrail train, convert and weights add)"
@@ -35,10 +35,11 @@ class Said:
     gelu: Gelu | None = None
     norm_eps: float | None = None
     dilated: bool | None = None
+    decoder_heads: int | None = None
 
     def over(self, other: Said) -> Said:
         """Return both, this one first; raise WeightsError if they contradict each other."""
-        for name in ("heads", "gelu", "norm_eps", "dilated"):
+        for name in ("heads", "gelu", "norm_eps", "dilated", "decoder_heads"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if None not in (mine, theirs) and mine != theirs:
                 raise WeightsError(
@@ -52,6 +53,7 @@ class Said:
             self.gelu or other.gelu,
             other.norm_eps if self.norm_eps is None else self.norm_eps,
             other.dilated if self.dilated is None else self.dilated,
+            other.decoder_heads if self.decoder_heads is None else self.decoder_heads,
         )
 
 
@@ -77,6 +79,8 @@ def of_user(network: Mapping[str, Any]) -> Said:
         raise _wrong("gelu", network["gelu"], "exact, tanh or quick")
     if eps is not None and not (isinstance(eps, int | float) and eps > 0):
         raise _wrong("norm_eps", eps, "a small positive number such as 1.0e-6")
+    if not _whole(network.get("decoder_heads", 1)):
+        raise _wrong("decoder_heads", network["decoder_heads"], "a whole number")
     if not isinstance(network.get("dilated", False), bool):
         raise _wrong("dilated", network["dilated"], "true or false")
     return Said(
@@ -86,6 +90,7 @@ def of_user(network: Mapping[str, Any]) -> Said:
         gelu=network.get("gelu"),
         norm_eps=eps,
         dilated=network.get("dilated"),
+        decoder_heads=network.get("decoder_heads"),
     )
 
 

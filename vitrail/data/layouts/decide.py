@@ -14,8 +14,8 @@ from typing import NamedTuple
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, same_name, shorten, split_labels
-from vitrail.data.layouts import table
-from vitrail.data.layouts.base import Layout, Question, Tree, Way
+from vitrail.data.layouts import table, unlabelled
+from vitrail.data.layouts.base import ALONE, Layout, Question, Tree, Way
 
 Look = Callable[[Tree], Layout | None]
 
@@ -24,6 +24,9 @@ _PLAIN = 0.3
 
 _WORDS = 0.3
 """Weight of an image explained by a word in its file name."""
+
+_TEXTS = 0.99
+"""Weight of an image explained by captions: class folders that explain as many images are classes."""
 
 _CLOSE = 0.5
 """A reading with a smaller share of the largest weight is only reported and is not a question."""
@@ -50,6 +53,8 @@ def decide(tree: Tree) -> Layout | None:
     Raises:
         DataError: the source is broken, or refers to images in an unknown way.
     """
+    if tree.wanted == "none":
+        return images(tree)
     found = _wanted(tree, _all(tree))
     if not found.readings:
         _refuse_with_reasons(tree, found)
@@ -104,12 +109,29 @@ def _wanted(tree: Tree, found: Found) -> Found:
     return found._replace(readings=fitting) if fitting else found
 
 
+def images(tree: Tree) -> Layout | None:
+    """Return all images of a source without labels; None if there is none.
+
+    Raises:
+        DataError: the source is a table that names no image.
+    """
+    try:
+        readings = _all(replace(tree, wanted="")).readings
+    except DataError:
+        if not tree.table:
+            raise
+        readings = []  # a table of images only, which has no labels to read
+    return unlabelled.without_labels(tree, sorted(readings, key=lambda one: -_weight(one)))
+
+
 def _all(tree: Tree) -> Found:
     readings: list[Layout] = []
     aside: list[table.Aside] = []
     refusals: dict[str, DataError] = {}
     for name in catalog.LAYOUTS:
         if name == "filenames" and _explained_well(tree, readings):
+            continue
+        if tree.table and any(tree.table in one.tables for one in readings):
             continue
         if name == "table":
             tables = table.readings(tree)
@@ -139,6 +161,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
     """Return whether a reading has enough weight for a question; words in file names never have."""
     if other.name == "filenames" or chosen.sure:
         return False
+    if (other.truth.kind == "caption") != (chosen.truth.kind == "caption"):
+        return False  # the captions of images do not contradict their classes, boxes or masks
     if other.plain and chosen.truth.kind not in {"class", "classes"}:
         return False
     return _weight(other) >= _CLOSE * _weight(chosen)
@@ -146,6 +170,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
 
 def _weight(layout: Layout) -> float:
     number = len(layout.found) if layout.sure else len(layout.explained)
+    if layout.truth.kind == "caption":
+        return _TEXTS * number
     if layout.name == "filenames":
         return _WORDS * number
     return _PLAIN * number if layout.plain else number
@@ -157,8 +183,12 @@ def differing(one: Layout, other: Layout) -> tuple[int, int]:
     Readings whose labels are different names of the same classes, one to one, do not differ.
     """
     shared = one.explained.keys() & other.explained.keys()
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
         return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     pairs = [(_folded(one.explained[path]), _folded(other.explained[path])) for path in shared]
     if not {a for a, _ in pairs} & {b for _, b in pairs} and _one_to_one(pairs):
         return 0, len(shared)
@@ -185,7 +215,7 @@ def _refuse_with_reasons(tree: Tree, found: Found) -> None:
         raise DataError(f"{refusal} {reasons}") if reasons else refusal
     if reasons:
         raise DataError(
-            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons}"
+            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons} {ALONE}"
         )
 
 

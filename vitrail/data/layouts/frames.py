@@ -1,4 +1,4 @@
-"""Detect video frames among images with masks: consecutive frames are not independent images."""
+"""Detect video frames among images with masks or without labels: consecutive frames are not independent images."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _Numbered = list[tuple[int, Entry]]
 
 
 def with_frames(tree: Tree, layout: Layout) -> Layout:
-    """Return a layout of masks with groups for its images if their names are those of video frames."""
-    asked = layout.truth.kind == "mask" and tree.options.groups != "none"
+    """Return a layout of masks, or of images alone, with groups for its images if their names are those of video frames."""
+    asked = layout.truth.kind in {"mask", "none"} and tree.options.groups != "none"
     if not asked or any(one.group for one in layout.found):
         return layout
     videos = _videos(layout.found)

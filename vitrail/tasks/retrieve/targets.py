@@ -121,9 +121,9 @@ def unread_captions(rows: Sequence[Row], vocabulary: Vocabulary) -> list[str]:
     for script, some in foreign.items():
         known = " and ".join(sorted(vocabulary.scripts)) or "no script"
         said.append(
-            f"{count(len(some), 'caption')} of {len(texts):,} in {script} letters, for which the vocabulary of the "
-            f"text tower has hardly any pieces (it knows {known}): {shown(some, _SHOWN)}. A vocabulary learnt from these "
-            "captions knows them: --set vocabulary=own"
+            f"{count(len(some), 'caption')} of {len(texts):,} in {script} letters, for which the vocabulary of "
+            f"the text tower has hardly any pieces (it knows {known}): {shown(some, _SHOWN)}. "
+            "A vocabulary learnt from these captions knows them: --set vocabulary=own"
         )
     return said
 

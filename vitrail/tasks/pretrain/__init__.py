@@ -1,0 +1,1 @@
+"""Masked pretraining: the pixels of hidden patches, from images without labels."""
