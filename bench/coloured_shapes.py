@@ -121,7 +121,10 @@ def is_true(said: dict[str, Any], shown: dict[str, Any]) -> bool:
 def write(folder: Path, counts: dict[str, int], novel: int, seed: int, side: int) -> None:
     """Write pictures, pairs and truth; `counts` are the pairs of each split."""
     draw = np.random.default_rng(seed)
-    with (folder_made(folder) / "truth.jsonl").open("w") as truth, _pairs(folder).open("w", newline="") as pairs:
+    with (
+        (folder_made(folder) / "truth.jsonl").open("w") as truth,
+        _pairs(folder).open("w", newline="") as pairs,
+    ):
         table = csv.writer(pairs)
         table.writerow(("image", "caption", "split"))
         for name, split in _names({**counts, "novel": novel}):
@@ -257,7 +260,9 @@ def _plain(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _slope(draw: np.random.Generator, side: int) -> np.ndarray:
-    return _mixed(draw, np.linspace(0, 1, side)[None, :].repeat(side, 0) if draw.random() < 0.5 else _down(side))
+    return _mixed(
+        draw, np.linspace(0, 1, side)[None, :].repeat(side, 0) if draw.random() < 0.5 else _down(side)
+    )
 
 
 def _down(side: int) -> np.ndarray:
@@ -295,7 +300,14 @@ GROUNDS = {"plain": _plain, "slope": _slope, "stripes": _stripes, "checks": _che
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    for name, count in (("train", 8000), ("val", 500), ("test", 1000), ("novel", 600), ("seed", 0), ("side", 64)):
+    for name, count in (
+        ("train", 8000),
+        ("val", 500),
+        ("test", 1000),
+        ("novel", 600),
+        ("seed", 0),
+        ("side", 64),
+    ):
         parser.add_argument(f"--{name}", type=int, default=count)
     given = parser.parse_args()
     splits = {name: getattr(given, name) for name in ("train", "val", "test")}
