@@ -38,8 +38,8 @@ NOVEL = {
 COUNTS = (0.5, 0.38, 0.12)
 """Shares of pictures with one, two and three shapes."""
 
-SMALLEST, LARGEST, BORDER = 0.25, 0.42, 0.03
-"""Sides of the boxes and the free border, in shares of the picture's side."""
+SIDES, BORDER = ((0.34, 0.5), (0.3, 0.42), (0.28, 0.36)), 0.03
+"""Smallest and largest side of the boxes in a picture of one, two and three shapes, and the free border, in shares."""
 
 FINE = 4  # shapes are drawn at four times the size and averaged, so that their edges are smooth
 
@@ -190,7 +190,7 @@ def _place(draw: np.random.Generator, side: int, kinds: Sequence[tuple[str, str]
         boxes: list[tuple[int, int, int, int]] = []
         for _ in kinds:
             for _ in range(30):
-                box = _box(draw, side)
+                box = _box(draw, side, *SIDES[len(kinds) - 1])
                 if all(_lies(box, other) for other in boxes):
                     boxes.append(box)
                     break
@@ -198,8 +198,8 @@ def _place(draw: np.random.Generator, side: int, kinds: Sequence[tuple[str, str]
             return [Shape(*kind, box) for kind, box in zip(kinds, boxes, strict=True)]
 
 
-def _box(draw: np.random.Generator, side: int) -> tuple[int, int, int, int]:
-    size, border = round(side * draw.uniform(SMALLEST, LARGEST)), round(BORDER * side)
+def _box(draw: np.random.Generator, side: int, smallest: float, largest: float) -> tuple[int, int, int, int]:
+    size, border = round(side * draw.uniform(smallest, largest)), round(BORDER * side)
     left, top = (int(draw.integers(border, side - size - border + 1)) for _ in range(2))
     return left, top, left + size, top + size
 

@@ -14,6 +14,7 @@ from vitrail.layers.encoder import ColumnEncoder, Encoder, set_checkpointing
 from vitrail.layers.pooling import Pool
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens
+from vitrail.models.clip import ClipConfig
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.detr import DetrConfig
 from vitrail.models.dinov2 import DinoV2Config
@@ -81,6 +82,10 @@ TINY = {
     ),
     "mae-pooled": (
         MAEConfig(image=(21, 35), patch=7, channels=5, width=44, depth=2, heads=4, pooled=True),
+        (14, 49),
+    ),
+    "clip": (
+        ClipConfig((21, 35), 7, 5, width=33, depth=2, heads=3, hidden=41, drop_path=0.1),
         (14, 49),
     ),
     "swin": (

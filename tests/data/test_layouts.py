@@ -479,10 +479,14 @@ def test_a_table_of_something_else_does_not_hide_class_folders(tmp_path: Path) -
 
 
 def test_captions_are_no_classes(tmp_path: Path) -> None:
-    folders(tmp_path, {"a": 8, "b": 8})
-    rows = "".join(f"{label}/{i}.png,an image of {label} number {i}\n" for label in "ab" for i in range(8))
+    folders(tmp_path, {"cat": 8, "dog": 8})
+    rows = "".join(
+        f"{label}/{i}.png,an image of {label} number {i}\n" for label in ("cat", "dog") for i in range(8)
+    )
     put(tmp_path / "metadata.csv", f"file_name,text\n{rows}")
-    assert sniff(tmp_path).name == "folders"
+    layout = sniff(tmp_path)
+    assert (layout.name, layout.question) == ("folders", None)
+    assert any("to take it: --labels metadata.csv" in note for note in layout.notes)
 
 
 def test_a_table_in_an_archive(tmp_path: Path) -> None:

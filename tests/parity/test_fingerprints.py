@@ -12,6 +12,7 @@ from torch import nn
 
 from vitrail.layers.elastic import set_keep
 from vitrail.layers.heads import DenseHead, DistilledHead, LinearHead
+from vitrail.models.clip import ClipConfig
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.factory import build
@@ -38,6 +39,7 @@ CONFIGS = {
     ),
     "mae": MAEConfig(image=32, patch=8, width=48, depth=3, heads=3),
     "mae pooled": MAEConfig(image=32, patch=8, width=48, depth=3, heads=3, pooled=True),
+    "clip": ClipConfig(image=32, patch=8, width=48, depth=3, heads=3),
     "vit 2d": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="2d"),
     "vit relative": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="relative"),
     "vit none": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="none"),
@@ -76,6 +78,7 @@ RECORDED: dict[str, list[float]] = {
     "deit3": [0.05981, -0.95012, 1.51221, -1.13069, -0.03563, 0.91509, -1.08098, 0.8717],
     "mae": [-0.61922, 0.8969, -0.29994, -0.3687, 0.50059, -0.38954, 0.15493, 0.29325],
     "mae pooled": [-0.62888, 0.90801, -0.30462, -0.37368, 0.5115, -0.39853, 0.15576, 0.30074],
+    "clip": [-2.8458, 2.2915, 0.00455, -2.10182, 2.48184, -1.35588, -0.40605, 1.87197],
     "vit 2d": [-0.68343, 0.84093, -0.18469, -0.44893, 0.49371, -0.32065, 0.09641, 0.28778],
     "vit relative": [-0.06919, 0.42661, -0.23713, 0.02453, -0.08056, -0.01719, 0.23806, -0.17333],
     "vit none": [-0.14954, 0.15863, 0.16861, -0.23356, -0.12487, 0.25782, -0.04475, -0.0791],

@@ -15,7 +15,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.layers.heads import LinearHead
 from vitrail.models.factory import describe, rebuild
 from vitrail.weights.hub_folder import DEFAULTS, DETECTORS, PAGES, THROUGH
-from vitrail.weights.pretrained import Pretrained, from_path
+from vitrail.weights.pretrained import from_path
 
 COLUMN: dict[str, Any] = {
     "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 80, "image_size": 32,
@@ -27,9 +27,10 @@ WINDOWS: dict[str, Any] = {
 CONVS: dict[str, Any] = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
-    "CLIP": ("CLIPVisionModel", COLUMN, 32),
-    "CLIP, exact": ("CLIPVisionModel", {**COLUMN, "hidden_act": "gelu", "layer_norm_eps": 1e-3}, 32),
     "SigLIP": ("SiglipVisionModel", COLUMN, 32),
+    "SigLIP, quick": (
+        "SiglipVisionModel", {**COLUMN, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-3}, 32,
+    ),
     "DINOv3": ("DINOv3ViTModel", {**COLUMN, "num_register_tokens": 3}, 32),
     "DINOv3, gated": (
         "DINOv3ViTModel",
@@ -88,7 +89,7 @@ def test_the_same_numbers(shaken, tmp_path, case):
 
 @torch.no_grad()
 def test_its_settings_go_into_a_model_file_and_a_recipe_and_come_back(shaken, tmp_path):
-    written(*CASES["CLIP, exact"][:2], shaken, tmp_path)
+    written(*CASES["SigLIP, quick"][:2], shaken, tmp_path)
     found = from_path(tmp_path)
     encoder = found.build()
     again = rebuild(json.loads(json.dumps(describe(encoder)))).eval()
@@ -97,33 +98,27 @@ def test_its_settings_go_into_a_model_file_and_a_recipe_and_come_back(shaken, tm
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(again(images).pooled, encoder(images).pooled, rtol=0, atol=0)
     assert from_path(tmp_path, found.network_name).config == found.config  # as a recipe names it
-    with pytest.raises(WeightsError, match=r"'clip_vision_model'.*leave --model"):
+    with pytest.raises(WeightsError, match=r"'siglip_vision_model'.*leave --model"):
         from_path(tmp_path, "resnet50")
 
 
-@pytest.mark.parametrize("kind", ["CLIPModel", "SiglipModel", "CLIPForImageClassification"])
 @torch.no_grad()
-def test_the_tower_that_reads_pictures_is_taken(shaken, tmp_path, kind):
-    network = getattr(transformers, kind)
+def test_the_tower_that_reads_pictures_is_taken(shaken, tmp_path):
+    network = transformers.SiglipModel
     text = {**COLUMN, "vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2}
     theirs = shaken(network(network.config_class(vision_config=COLUMN, text_config=text)))
     theirs.save_pretrained(tmp_path)
     found = from_path(tmp_path)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    encoder = found.build()
     tower = theirs.vision_model(pixel_values=images)
-    torch.testing.assert_close(encoder(images).pooled, tower.pooler_output, rtol=0, atol=2e-5)
+    torch.testing.assert_close(found.build()(images).pooled, tower.pooler_output, rtol=0, atol=2e-5)
     said = " ".join(found.assumed)
-    if kind == "CLIPForImageClassification":  # it reads the mean of the patches, before the last norm
-        assert "its classifier reads what timm's network does not" in said
-        assert not found.head
-    else:
-        assert "left aside: logit_" in said
-        assert "text_model" in said
+    assert "left aside: logit_" in said
+    assert "text_model" in said
 
 
 def test_a_config_that_leaves_out_what_transformers_takes(shaken, tmp_path):
-    written("CLIPVisionModel", {**COLUMN, "hidden_act": "quick_gelu"}, shaken, tmp_path)
+    written("SiglipVisionModel", COLUMN, shaken, tmp_path)
     whole = from_path(tmp_path).config
     said = json.loads((tmp_path / "config.json").read_text())
     for name in ("hidden_act", "layer_norm_eps", "num_channels"):
@@ -162,7 +157,7 @@ def test_what_computes_otherwise_is_refused_by_its_own_name(shaken, tmp_path, ki
         from_path(tmp_path)
 
 
-@pytest.mark.parametrize("case", ["CLIP", "SigLIP", "DINOv3", "BEiT", "Swinv2", "ResNet", "ConvNeXt"])
+@pytest.mark.parametrize("case", ["SigLIP", "DINOv3", "BEiT", "Swinv2", "ResNet", "ConvNeXt"])
 def test_without_its_config_it_is_named_and_so_is_what_is_missing(shaken, tmp_path, case):
     written(*CASES[case][:2], shaken, tmp_path)
     (tmp_path / "config.json").unlink()
@@ -170,16 +165,3 @@ def test_without_its_config_it_is_named_and_so_is_what_is_missing(shaken, tmp_pa
         from_path(tmp_path)
     with pytest.raises(WeightsError, match=rf"holds Hugging Face's {case}"):
         from_path(tmp_path, "vit_b16")
-
-
-@torch.no_grad()
-def test_of_mae_the_encoder_is_taken(shaken, tmp_path):
-    decoder = {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
-    theirs = written("ViTMAEForPreTraining", {**COLUMN, **decoder, "mask_ratio": 0.0}, shaken, tmp_path)
-    found: Pretrained = from_path(tmp_path)
-    assert (found.config.family, found.config.heads, found.config.norm_eps) == ("vit", 3, 1e-12)
-    assert any("left aside: decoder" in line for line in found.assumed)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    noise = torch.arange(16.0).expand(2, 16)  # nothing is masked, and the patches stay in order
-    wanted = theirs.vit(pixel_values=images, noise=noise).last_hidden_state
-    torch.testing.assert_close(found.build()(images).tokens.x, wanted, rtol=0, atol=5e-6)

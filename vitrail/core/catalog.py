@@ -194,6 +194,9 @@ DEFAULT_TASKS: Mapping[str, str] = MappingProxyType(
 DRAFTS = frozenset(("classify", "multilabel", "segment"))
 """The default tasks with a draft: a head that is fitted on features of a frozen network."""
 
+RETRIEVE = "retrieve"
+"""The task whose head reads words."""
+
 PRETRAIN = "pretrain"
 """The task whose weights are a start for the others: of its networks only the encoder is taken."""
 
@@ -224,6 +227,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(
         "boxes": "vitrail.data.layouts.boxes:look",
         "panoptic": "vitrail.data.layouts.panoptic:look",
         "masks": "vitrail.data.layouts.masks:look",
+        "captions": "vitrail.data.layouts.captions:look",
         "table": "vitrail.data.layouts.table:look",
         "annotations": "vitrail.data.layouts.annotations:look",
         "npz": "vitrail.data.layouts.npz:look",

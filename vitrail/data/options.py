@@ -18,11 +18,11 @@ class LayoutOptions:
     Parameters
     ----------
     layout
-        what it is, where the guess is wrong: folders, filenames, table, annotations, raster, webdataset, huggingface,
-        npz, volumes, boxes, panoptic, masks, crops, images
+        what it is, where the guess is wrong: folders, filenames, table, captions, annotations, raster, webdataset,
+        huggingface, npz, volumes, boxes, panoptic, masks, crops, images
     labels
-        the table that holds the labels, and the column: labels.csv, or labels.csv:species; for rasters polygons,
-        points or a raster of classes: training.gpkg, or training.gpkg:class
+        the table that holds the labels or captions, and the column: labels.csv, or labels.csv:species; for rasters
+        polygons, points or a raster of classes: training.gpkg, or training.gpkg:class
     groups
         the column of what must stay on one side of the split, such as patient; none leaves out such columns, and
         what names tell of frames of videos

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vitrail.core.errors import DataError, UnknownNameError
+from vitrail.data.caption_columns import caption_columns, is_caption_name, is_sure, likeliest, prose_columns
+from vitrail.data.captions import are_captions, captions_in, join_captions
 from vitrail.data.labels import SPLITS, count, is_image, join_labels, label, natural, shorten
+from vitrail.data.manifest import dump_target
 from vitrail.data.options import LayoutOptions
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".xls")
@@ -59,7 +62,7 @@ class Columns(NamedTuple):
     """The role of each column; `hot` are the one-hot columns if no single column contains the label.
 
     `separator` separates the labels of a cell, empty if a cell is one label; `split_words` are the meanings of the
-    words in the split column, in lower case.
+    words in the split column, in lower case; `captions` are columns of captions, and then there are no labels.
     """
 
     path: str
@@ -69,6 +72,7 @@ class Columns(NamedTuple):
     split: str = ""
     split_words: Mapping[str, str] = MappingProxyType({})
     group: str = ""
+    captions: tuple[str, ...] = ()
 
     def of(self, label: str, separator: str) -> Columns:
         """Return the same with the column of labels."""
@@ -115,10 +119,12 @@ def plain(name: str) -> str:
     return "".join(sign for sign in name.casefold() if sign.isalnum())
 
 
-def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str = "") -> Columns:
+def understand(
+    frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str = "", *, kind: str = ""
+) -> Columns:
     """Detect the role of each column by names and contents; `path` is the column with the images.
 
-    `asked` is the label column named by the user.
+    `asked` is the label column named by the user, `kind` the kind of truth that is wanted, "" for any.
 
     Raises:
         UnclearError: several columns could contain the labels; the message is a sentence about the table.
@@ -130,6 +136,8 @@ def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str
     group = group_column(frame, wanted)
     free = {key: column for key, column in by_name.items() if column not in {split, group}}
     found = Columns(path, split=split, split_words=words, group=group)
+    if kind in {"", "caption"} and (captions := _captions(frame, path, free, asked, kind)):
+        return found._replace(captions=captions)
     if asked:
         column = _named(frame, asked, "--labels")
         return found.of(column, _separator(frame[column], plain(column) in LABELS))
@@ -141,16 +149,71 @@ def understand(frame: pl.DataFrame, path: str, wanted: LayoutOptions, asked: str
     hot = tuple(column for column in rest if set(frame[column].str.strip_chars().unique()) <= _YES | _NO)
     if len(hot) >= 2:
         return found._replace(hot=hot)
-    likely = [column for column in rest if _tells_classes(frame[column])]
+    likely = [
+        column for column in rest if _tells_classes(frame[column]) and not _counts_rows(frame, path, column)
+    ]
     if len(likely) > 1:
         several = f"its labels could stand in {' or '.join(map(repr, likely[:4]))}"
         raise UnclearError(f"{several}: name the column (--labels TABLE:{likely[0]})")
+    if not likely and kind == "" and (prose := prose_columns(frame, rest)):
+        return found._replace(captions=_only(prose))
     if not likely:
         others = [column for column in frame.columns if column != path]
         if not others:
             raise DataError("it names images and says nothing of them")
         raise DataError(f"none of its other columns ({shorten(map(repr, others))}) holds classes")
     return found.of(likely[0], _separator(frame[likely[0]], plural=False))
+
+
+def _captions(
+    frame: pl.DataFrame, path: str, free: Mapping[str, str], asked: str, kind: str
+) -> tuple[str, ...]:
+    """Return the columns of captions if the user wants captions or if these are more likely than labels; else ()."""
+    if asked:
+        column = _named(frame, asked, "--labels")
+        named = is_caption_name(plain(column))
+        return (column,) if kind or are_captions(frame[column].to_list(), named=named) else ()
+    if kind:
+        labels = [free[name] for name in (*LABEL, *LABELS) if name in free]
+        found = likeliest(frame, free, [*labels, *free.values()])
+        if not found:
+            raise DataError(f"none of its other columns ({shorten(map(repr, frame.columns))}) holds captions")
+        return found
+    label = _known(free, (*LABEL, *LABELS))
+    if label and frame[label].str.strip_chars().ne("").any():
+        return tuple(prose_columns(frame, [label]))
+    found = caption_columns(frame, free)
+    if not found or is_sure(found, free):
+        return found
+    others = [column for column in free.values() if column not in found]
+    likely = (column for column in others if _tells_classes(frame[column]))
+    return found if all(_counts_rows(frame, path, column) for column in likely) else ()
+
+
+def _only(prose: Sequence[str]) -> tuple[str]:
+    """Return the only column of texts.
+
+    Raises:
+        UnclearError: there are several.
+    """
+    if len(prose) > 1:
+        several = f"its captions could stand in {' or '.join(map(repr, prose[:4]))}"
+        raise UnclearError(f"{several}: name the column (--labels TABLE:{prose[0]})")
+    return (prose[0],)
+
+
+def unread_captions(frame: pl.DataFrame, columns: Columns) -> str:
+    """Return a note on a column of captions in a table whose labels are read, or ""."""
+    if columns.captions:
+        return ""
+    used = {columns.path, columns.label, columns.split, columns.group, *columns.hot}
+    free = {plain(column): column for column in reversed(frame.columns) if column not in used}
+    found = caption_columns(frame, free)
+    return (
+        f"{found[0]!r} holds captions, which are not used; to learn from them: --task retrieve"
+        if found
+        else ""
+    )
 
 
 def split_column(frame: pl.DataFrame, wanted: LayoutOptions) -> tuple[str, dict[str, str]]:
@@ -264,8 +327,19 @@ def _tells_classes(column: pl.Series) -> bool:
     )
 
 
+def _counts_rows(frame: pl.DataFrame, path: str, column: str) -> bool:
+    """Return whether a column numbers the rows of each image, as Flickr's lists do with its captions."""
+    several = 2 * frame[path].n_unique() <= len(frame)
+    if not several or not all(cell.strip().isdigit() for cell in frame[column]):
+        return False
+    return frame.select(path, column).n_unique() == len(frame)
+
+
 def labels_of(frame: pl.DataFrame, columns: Columns) -> list[str]:
-    """Return the label cell of every row in the format of a manifest."""
+    """Return the label cell of every row in the format of a manifest, or its captions."""
+    if columns.captions:
+        texts = zip(*(frame[column].to_list() for column in columns.captions), strict=True)
+        return [join_captions(one for cell in row for one in captions_in(cell)) for row in texts]
     if columns.hot:
         marks = [frame[column].str.strip_chars().str.to_lowercase().to_list() for column in columns.hot]
         names = [label(column) for column in columns.hot]
@@ -313,6 +387,13 @@ def _separated(text: str) -> pl.DataFrame:
     if any(is_image(cell.strip()) for cell in header):  # a table without a header: its first row is an image
         header = [f"column {i + 1}" for i in range(len(header))]
         rows.insert(0, header)
+    if is_caption_name(plain(header[-1])):  # marks in captions without quotes are parts of them
+        rows = [
+            [*row[: len(header) - 1], separator.join(row[len(header) - 1 :])]
+            if len(row) > len(header)
+            else row
+            for row in rows
+        ]
     ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) > len(header)]
     if ragged:
         raise ValueError(f"more cells than the header in row {shorten(map(str, ragged))}")
@@ -331,16 +412,16 @@ def _records(data: bytes) -> pl.DataFrame:
         return pl.DataFrame({"image": list(content), "label": [str(one) for one in content.values()]})
     if not (isinstance(content, list) and content and all(isinstance(one, dict) for one in content)):
         raise ValueError("it is no list of records")
-    flat = [{key: _cell(value) for key, value in one.items()} for one in content]
+    flat = [{key: _cell(value, key) for key, value in one.items()} for one in content]
     return pl.DataFrame(flat, infer_schema_length=None)
 
 
-def _cell(value: Any) -> str | None:
+def _cell(value: Any, name: str) -> str | None:
     """Return a value of a record as a cell; nested values are dropped, except lists of words."""
     if isinstance(value, dict):
         value = value.get("choices")
     if isinstance(value, list):
-        return join_labels(map(str, value))
+        return _joined([str(one) for one in value], name)
     return None if value is None else str(value)
 
 
@@ -354,7 +435,8 @@ def _columns(lines: Sequence[str], mark: str) -> tuple[bool, int]:
 def _as_text(column: pl.Series) -> pl.Series:
     if isinstance(column.dtype, pl.List):
         cells = [
-            join_labels(str(one) for one in cell) if cell is not None else "" for cell in column.to_list()
+            _joined([str(one) for one in cell], column.name) if cell is not None else ""
+            for cell in column.to_list()
         ]
         return pl.Series(column.name, cells, pl.String)
     if isinstance(column.dtype, pl.Struct | pl.Binary):
@@ -364,6 +446,11 @@ def _as_text(column: pl.Series) -> pl.Series:
         if (whole == whole.round()).all():  # Excel has no integers: 1.0 is the label 1
             column = column.cast(pl.Int64)
     return column.cast(pl.String).fill_null("")
+
+
+def _joined(words: Sequence[str], name: str) -> str:
+    """Return a list of words as a cell of the column called `name`: captions keep their order and their bars."""
+    return dump_target(words) if is_caption_name(plain(name)) else join_labels(words)
 
 
 def _known(by_name: Mapping[str, str], names: Sequence[str]) -> str:

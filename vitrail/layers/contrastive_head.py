@@ -31,7 +31,7 @@ class Tower(Protocol):
 class ContrastiveHead(PooledHead):
     """Pool and project the image, encode and project its text, both to unit vectors of `embed` numbers.
 
-    Features -> `image` (b, embed); with the input `tokens`, int64 (b, n), also `text` (b, embed). `tower` encodes the
+    With `hidden` the projections are MLPs with so many hidden values, else linear layers without bias. Features -> `image` (b, embed); with the input `tokens`, int64 (b, n), also `text` (b, embed). `tower` encodes the
     texts (`TextTower`, or any `Tower`). The learned `scale` is the logarithm of the factor of the cosines; `bias` is
     added to them by the sigmoid loss only (SigLIP, Zhai et al. 2023, arXiv:2303.15343, algorithm 1, which begins with
     a `scale` of ln 10 and a `bias` of -10).
@@ -46,35 +46,46 @@ class ContrastiveHead(PooledHead):
         tower: Tower,
         *,
         pool: str | None = None,
+        hidden: int = 0,
         scale: float = math.log(1 / 0.07),
         bias: float = 0.0,
     ) -> None:
         super().__init__()
         assert isinstance(tower, nn.Module), "a text tower is a module, so that it is trained and stored"
         self.read_pool(build_pool(spec, pool or spec.pool))
-        self.project = nn.Linear(self.pool.width, embed, bias=False)
+        self.project = projection(self.pool.width, embed, hidden)
         self.tower = tower
-        self.project_text = nn.Linear(tower.width, embed, bias=False)
+        self.project_text = projection(tower.width, embed, hidden)
         self.scale = nn.Parameter(torch.tensor(scale))
         self.bias = nn.Parameter(torch.tensor(bias))
-        for layer in (self.project, self.project_text):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
     def forward(self, features: Features, inputs: Mapping[str, Tensor] = NO_INPUTS) -> Output:
         """Features with tokens (b, n, d) -> `image` (b, embed); with the input `tokens` also what the losses need.
 
         These are `text` (b, embed), and for each image the `factor` of the cosines and the `bias`: (b,).
         """
-        image = unit(self.project(self.pool(features)))
+        image: Tensor = self.pool(features)
         if "tokens" not in inputs:
-            return {"image": image}
+            return {"image": self.image_vectors(image)}
+        return self.pairs(image, self.tower(inputs["tokens"]))
+
+    def pairs(self, image: Tensor, text: Tensor) -> Output:
+        """Return what the losses need of pooled images and encoded texts: (b, d) and (b, width)."""
+        projected = {"image": self.image_vectors(image), "text": self.text_vectors(text)}
         same = image.shape[:1]
-        factor, bias = self.factor().expand(same), self.bias.expand(same)
-        return {"image": image, "text": self.texts(inputs["tokens"]), "factor": factor, "bias": bias}
+        return {**projected, "factor": self.factor().expand(same), "bias": self.bias.expand(same)}
+
+    def image_vectors(self, pooled: Tensor) -> Tensor:
+        """Pooled images (b, d) -> unit vectors (b, embed)."""
+        return unit(self.project(pooled))
+
+    def text_vectors(self, encoded: Tensor) -> Tensor:
+        """Encoded texts (n, width) -> unit vectors (n, embed)."""
+        return unit(self.project_text(encoded))
 
     def texts(self, tokens: Tensor, record: Recorder | None = None) -> Tensor:
         """Ids of word pieces, int64 (n, context) -> unit vectors (n, embed); `record` collects the attention."""
-        return unit(self.project_text(self.tower(tokens, record)))
+        return self.text_vectors(self.tower(tokens, record))
 
     def factor(self) -> Tensor:
         """Return the factor of the cosines, at most 100: ()."""
@@ -87,6 +98,15 @@ class ContrastiveHead(PooledHead):
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """Unit vectors (b, embed) and (n, embed) -> logits of the softmax loss, (b, n): the scaled cosines."""
         return self.factor() * image @ text.T
+
+
+def projection(width: int, embed: int, hidden: int = 0) -> nn.Module:
+    """Return a linear layer without bias, or an MLP with `hidden` hidden values: (…, width) -> (…, embed)."""
+    if hidden:
+        return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, embed))
+    layer = nn.Linear(width, embed, bias=False)
+    nn.init.normal_(layer.weight, std=width**-0.5)
+    return layer
 
 
 class ImageHalf(PooledHead):

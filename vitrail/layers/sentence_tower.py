@@ -6,6 +6,7 @@ BERT: Devlin et al. 2018, arXiv:1810.04805; the mean of its tokens: Reimers and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -51,13 +52,18 @@ class SentenceTower(nn.Module):
         return (x * weights).sum(1) / weights.sum(1)
 
 
-def _bert(config: Mapping[str, Any]) -> Any:
-    """Return transformers' network of these sizes with random weights."""
-    try:
-        from transformers import BertConfig, BertModel
-    except ImportError:
+def require_transformers() -> None:
+    """Raise a MissingExtraError if transformers is not installed; it is not imported."""
+    if find_spec("transformers") is None:
         raise MissingExtraError(
             "A sentence encoder as text tower needs transformers. Install it: pip install 'vitrail[words]'"
-        ) from None
+        )
+
+
+def _bert(config: Mapping[str, Any]) -> Any:
+    """Return transformers' network of these sizes with random weights."""
+    require_transformers()
+    from transformers import BertConfig, BertModel
+
     sizes = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return BertModel(BertConfig(**sizes, attn_implementation="sdpa"), add_pooling_layer=False)

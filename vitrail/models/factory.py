@@ -27,6 +27,7 @@ TIMM_SIZES: Mapping[str, str] = MappingProxyType(
 """timm's names of the model sizes."""
 
 TIMM_NAMES = (
+    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)\.mae", "mae_{size}{patch}"),
     (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "vit_{size}{patch}"),
     (r"vit_(?P<size>tiny)_r_s16_p8_(?P<image>\d+)", "vit_r_{size}16"),
     (r"vit_(?P<size>[a-z]+)_(?P<stem>r\d+)_s(?P<patch>\d+)_(?P<image>\d+)", "vit_{stem}_{size}{patch}"),
@@ -40,7 +41,7 @@ TIMM_NAMES = (
     (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_clip_(?:quickgelu_)?(?P<image>\d+)", "clip_{size}{patch}"),
     (r"mixer_(?P<size>[a-z])(?P<patch>\d+)_(?P<image>\d+)", "mixer_{size}{patch}"),
 )
-"""timm's names, as patterns, and our names of the same networks."""
+"""timm's names, as patterns, and our names of the same networks; a tag in a pattern tells two networks apart."""
 
 OVERLAPPING = ("vit", "dinov2")
 """Families whose patches may overlap."""
@@ -158,10 +159,11 @@ def build(config: Any) -> Encoder:
 def our_name(name: str) -> tuple[str, int | None]:
     """Return our preset for one of timm's names, and the image size in the name; other names are returned unchanged.
 
-    A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`.
+    A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`. Only MAE's is
+    another network, because its positions are fixed: `vit_base_patch16_224.mae` is `mae_b16`.
     """
     for pattern, preset in TIMM_NAMES:
-        if match := re.fullmatch(pattern, name.split(".")[0]):
+        if match := re.fullmatch(pattern, name) or re.fullmatch(pattern, name.split(".")[0]):
             parts = match.groupdict()
             size = TIMM_SIZES.get(parts["size"], parts["size"])
             ours = preset.format(**{**parts, "size": size, "first": size[0]})

@@ -48,6 +48,7 @@ class MAEConfig(Sized):
     """
 
     family: ClassVar[str] = "mae"
+    position: ClassVar[str] = "1d"  # a table with a row for the class token
 
     image: int | tuple[int, int] = 224
     patch: int = 16

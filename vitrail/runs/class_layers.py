@@ -11,7 +11,7 @@ from torch import Tensor
 from vitrail.core.catalog import load
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
-from vitrail.runs.network import build_network, build_task
+from vitrail.runs.network import build_network, build_task, reads_words
 
 FEW = 2
 """Classes of the smaller head that is compared; some tasks need two."""
@@ -22,6 +22,8 @@ def class_layers(encoder: Encoder, task: str, settings: Mapping[str, Any]) -> di
 
     Those rows come last. Two heads with different numbers of classes are compared by shape, without any memory.
     """
+    if reads_words(task):
+        return {}
     few, more = (_rows(encoder, task, settings, count) for count in (FEW, FEW + 1))
     return {name: rows - FEW for name, rows in few.items() if more.get(name) == rows + 1}
 

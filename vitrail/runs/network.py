@@ -162,6 +162,11 @@ def take_stored(task: Task[Any, Any], stored: Mapping[str, Any]) -> None:
     getattr(task, "take_stored", lambda _: None)(stored)
 
 
+def reads_words(task: str) -> bool:
+    """Return whether the head of a task has a text tower, whose vocabulary it learns first."""
+    return hasattr(load("task", task), "learn_vocabulary")
+
+
 def lend_network(task: Task[Any, Any], network: Network) -> None:
     """Give a task that encodes texts the network whose text tower does it."""
     getattr(task, "use_network", lambda _: None)(network)

@@ -27,9 +27,9 @@ from vitrail.data.truth import Truth
 from vitrail.models.factory import describe
 from vitrail.runs.model_file import Header, write_model
 from vitrail.runs.model_source import has_our_header, is_exported
-from vitrail.runs.network import Network, build_network, build_task, take_head
+from vitrail.runs.network import Network, build_network, build_task, reads_words, stored_of, take_head
 from vitrail.runs.proof import answer
-from vitrail.runs.published_head import Answering, with_own_head
+from vitrail.runs.published_head import Answering, with_own_head, with_text_tower
 from vitrail.tasks.base import Task
 from vitrail.weights.class_names import ClassNames, class_names
 from vitrail.weights.download import WeightsUnavailableError, ways_out
@@ -131,7 +131,7 @@ def _notes_of(path: Path) -> tuple[str, ...] | None:
 
 def _made(path: Path, source: str, located: Located) -> Published:
     found = located.open()
-    network, task, lines = _classifier(found, located) if found.task == CLASSIFY else with_own_head(found)
+    network, task, lines = _answering(found, located)
     steps = task.steps(_preprocess(found, is_exported(located.path)))
     proof = answer(network, task, steps)
     if not all(map(math.isfinite, proof)):
@@ -146,6 +146,7 @@ def _made(path: Path, source: str, located: Located) -> Published:
             "labels": list(task.labels),
             "truth": task.truth.to_dict(),
             "settings": task.settings.model_dump(),
+            **stored_of(task),
         },
         preprocess=steps.to_dict(),
         weights=located.row.repo if located.row else found.name,
@@ -156,6 +157,12 @@ def _made(path: Path, source: str, located: Located) -> Published:
     write_model(path, network, header, {NOTES: json.dumps(notes)})
     write_text(path.with_name(DIGEST), _digest(path))
     return Published(path, notes)
+
+
+def _answering(found: Pretrained, located: Located) -> Answering:
+    if found.task == CLASSIFY:
+        return _classifier(found, located)
+    return with_text_tower(found) if reads_words(found.task) else with_own_head(found)
 
 
 def _classifier(found: Pretrained, located: Located) -> Answering:

@@ -1,4 +1,4 @@
-"""Published detectors and segmenters as networks that answer: their own head, loaded strictly, and their classes."""
+"""Published networks of other tasks than labels: their own head, loaded strictly, with classes or a text tower."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from vitrail.core.catalog import load
 from vitrail.core.errors import SettingError, UnknownNameError, WeightsError
 from vitrail.core.text import command
 from vitrail.data.labels import shorten
+from vitrail.data.truth import Truth
 from vitrail.runs.class_layers import class_layers, count_classes, truth_for
-from vitrail.runs.network import Network, build_network, build_task
+from vitrail.runs.network import Network, build_network, build_task, lend_network
 from vitrail.tasks.base import Task
 from vitrail.weights.class_names import ObjectNames, object_names, things_of
 from vitrail.weights.preprocessing import published_preprocess
@@ -45,6 +46,11 @@ def with_own_head(found: Pretrained) -> Answering:
     if found.task == "panoptic" and encoder.own_head(found.task, 2) is not None:
         settings = {"merge": "queries", **settings}  # its queries find things and areas alike
     layers = class_layers(encoder, found.task, settings)
+    if found.head and not layers:  # a task without classes
+        task = build_task(found.task, truth_for(found.task, ()), settings)
+        network = build_network(encoder, task)
+        _load(network, found.head, found)
+        return Answering(network.eval().requires_grad_(False), task, ())
     count = count_classes(found.head, layers)
     if not count:
         raise WeightsError(
@@ -57,6 +63,29 @@ def with_own_head(found: Pretrained) -> Answering:
     head = _silenced(found.head, layers, named.unused)
     _load(network, head, found)
     return Answering(network.eval().requires_grad_(False), task, tuple(_notes(found, named)))
+
+
+def with_text_tower(found: Pretrained) -> Answering:
+    """Return the network of published weights with image and text tower, in evaluation mode, and its vocabulary.
+
+    Raises:
+        WeightsError: the text tower is missing, or was made for another vocabulary.
+        MissingExtraError: a package for words is missing.
+    """
+    size = published_preprocess(found).size
+    encoder = found.build(image=size if size != found.config.size else None)
+    task: Any = build_task(found.task, Truth("caption"), found.settings)
+    task.learn_vocabulary(())
+    count = found.settings.get("vocabulary_size")
+    if task.vocabulary.size != count:
+        raise WeightsError(
+            f"The text tower of {found.name} has {count:,} tokens, and its vocabulary {task.vocabulary.size:,}. "
+            "Put its tokenizer.json beside the weights and name the folder."
+        )
+    network = build_network(encoder, task)
+    _load(network, found.head, found)
+    lend_network(task, network)
+    return Answering(network.eval().requires_grad_(False), task, ())
 
 
 def _settings(found: Pretrained) -> dict[str, Any]:

@@ -59,7 +59,12 @@ def _settings(task: TaskSettings, name: str) -> list[str]:
         for key, value in task.settings.items()
         if key not in DERIVED and value is not None and value != usual.get(key)
     }
-    words = [word for key, value in changed.items() if key in OF_TASK for word in (f"--{key}", str(value))]
+    words = [
+        word
+        for key, value in changed.items()
+        if key in OF_TASK
+        for word in (f"--{key.replace('_', '-')}", str(value))
+    ]
     assignments = ",".join(
         f"{key}={json.dumps(value)}" for key, value in changed.items() if key not in OF_TASK
     )

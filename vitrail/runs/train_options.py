@@ -75,6 +75,9 @@ class TrainOptions:
         what is taken from the teacher: hard, its top class, or soft, its probabilities
     pool
         how the tokens become one vector: cls, mean, cls_mean (both side by side) or attention
+    text_tower
+        the folder of a sentence encoder that reads the captions (task retrieve): the vision model and the encoder stay as
+        they are, and only what joins them is trained
     elastic
         train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance
@@ -158,6 +161,7 @@ class TrainOptions:
     teacher: str | None = None
     distill: Literal["hard", "soft"] | None = None
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
+    text_tower: str | None = None
     elastic: bool | None = None
     balance: Literal["none", "loss", "sampling"] | None = None
     patience: int | None = None
@@ -194,7 +198,7 @@ def words_of(options: TrainOptions) -> list[str]:
     return words
 
 
-OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool")
+OF_TASK = ("mixup", "cutmix", "smoothing", "loss", "pool", "text_tower")
 """Options that are settings of the task, if the task has a setting with this name."""
 
 

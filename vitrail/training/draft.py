@@ -81,9 +81,9 @@ def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
 
 
 def _frozen(start: InitialState, device: torch.device) -> Frozen:
-    """Return the frozen network; with features per patch when the task's probe is dense."""
-    dense = isinstance(_probe_of(start), DenseProbe)
-    return Frozen(start.network.encoder, start.preprocess, device, dense)
+    """Return the frozen network, pooled as its head does; with features per patch when the task's probe is dense."""
+    dense, kind = isinstance(_probe_of(start), DenseProbe), start.network.head.pooling
+    return Frozen(start.network.encoder, start.preprocess, device, dense, kind=kind)
 
 
 def draft(planned: Planned, prepared: Prepared, out: str | None, listeners: Sequence[Listener] = ()) -> Run:
@@ -150,7 +150,9 @@ def _probe_of(start: InitialState) -> Probe | None:
 
 def _layer_of(start: InitialState) -> nn.Linear | None:
     """Return the layer that takes the probe's weights, or None when the task or its head has none."""
-    probe = _probe_of(start)
+    probe, head = _probe_of(start), start.network.head
+    if head.pooling == "attention":
+        return None  # what it reads is not yet learnt
     return probe.layer(start.network.head) if probe else None
 
 

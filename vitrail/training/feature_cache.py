@@ -75,9 +75,10 @@ def pool_kind(spec: FeatureSpec) -> Kind:
 class Frozen:
     """A frozen encoder that turns images into vectors and caches them.
 
-    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,). The features of
-    each backend have their own cache file, so that the features of one job come from one backend. With a `head`, the
-    vectors are what it makes of the features of an image as the output `image`.
+    With `patches` an image gives one vector per patch, (p, d) in float16, instead of one vector, (d,); `kind` is the
+    pooling of that one vector, by default `pool_kind`. The features of each backend have their own cache file, so that
+    the features of one job come from one backend. With a `head`, the vectors are what it makes of the features of an
+    image as the output `image`.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Frozen:
         device: torch.device,
         patches: bool = False,
         head: Head | None = None,
+        kind: Kind | None = None,
     ) -> None:
         self.patches = patches
         self.encoder = encoder.eval().requires_grad_(False).to(device)
         self.preprocess, self.device = preprocess, device
-        self.kind = pool_kind(encoder.spec)
+        self.kind = kind or pool_kind(encoder.spec)
         self.head = None if head is None else head.eval().requires_grad_(False).to(device)
         network = (
             feature_network(self.encoder, None if patches else Pool(encoder.spec, self.kind))

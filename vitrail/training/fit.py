@@ -33,6 +33,7 @@ from vitrail.runs.recipe import Recipe, layered
 from vitrail.runs.run import ReportError, Run, create_run, elsewhere, open_run
 from vitrail.runs.train_options import TrainOptions
 from vitrail.training.adapted_weights import refuse_guess
+from vitrail.training.alignment import align, can_align
 from vitrail.training.batch_size_finder import (
     checked_again,
     measure,
@@ -120,6 +121,8 @@ def train(
     note(listeners, list(planned.reasons))
     if planned.full is not None:
         return draft(planned, prepared, options.out, listeners)
+    if can_align(planned.recipe):
+        return align(planned.recipe, prepared, options.out, listeners)
     recipe = with_class_weights(planned.recipe, prepared.manifest)
     note(listeners, _learned(planned.recipe, recipe))
     note(listeners, unfit_settings(recipe, prepared.manifest))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vitrail.core.catalog import DISTILL, ELASTIC, PRETRAIN, family_of, load
+from vitrail.core.catalog import DISTILL, ELASTIC, PRETRAIN, RETRIEVE, family_of, load
 from vitrail.core.config import read
 from vitrail.core.errors import UsageError
 from vitrail.data.builtin import names as builtin_names
@@ -168,6 +168,8 @@ def _tune(options: TrainOptions, network: NetworkChoice, task: str) -> str:
         return "scratch"
     if stated and stated != "scratch":
         return stated
+    if options.text_tower:
+        return "head"
     return "draft" if _has_draft(task) and not carries_over(network.head, task) else "full"
 
 
@@ -337,17 +339,23 @@ def user_overrides(wanted: _Wanted) -> dict[str, Any]:
         "task": {"name": wanted.task, "settings": stated_settings(wanted.task, o)},
         "training": {
             **{key: getattr(o, key) for key in _SAME}, "seconds": seconds(o.time), "tune": wanted.tune,
+            "augment": o.augment or ("none" if _aligned(wanted) else None),
         },
     }  # fmt: skip
+
+
+def _aligned(wanted: _Wanted) -> bool:
+    """Tell whether only a head for words is trained, by default on features that are computed once."""
+    return wanted.tune == "head" and wanted.task == RETRIEVE
 
 
 def default_recipe(wanted: _Wanted) -> str:
     """Return the name of the recipe for this network, or for its kind when it has no own recipe."""
     network, tune, builtin = wanted.network, wanted.tune, wanted.source in builtin_names()
-    if tune in {"draft", "head"}:
-        return tune
     if usual := usual_recipes(wanted.task).get(tune):
         return usual
+    if tune in {"draft", "head"}:
+        return tune
     if tune == "full" and _pretrained(network, wanted.task):
         return "after_pretraining"
     preset = our_name(network.name)[0]

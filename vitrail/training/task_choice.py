@@ -110,12 +110,13 @@ def stated_settings(task: str, options: TrainOptions) -> dict[str, Any]:
     alone = {name: getattr(options, name) for name in OF_TASK if getattr(options, name) is not None}
     listed = task_settings(options.set)
     for name in alone:
+        option = f"--{name.replace('_', '-')}"
         if name not in cls.model_fields:
             raise UsageError(
-                f"--{name} is no setting of the task {task}. {_settings_hint(cls)} Leave --{name} out."
+                f"{option} is no setting of the task {task}. {_settings_hint(cls)} Leave {option} out."
             )
         if name in listed:
-            raise UsageError(f"--{name} and --set {name}=… say the same. Leave one of them out.")
+            raise UsageError(f"{option} and --set {name}=… say the same. Leave one of them out.")
     for name in listed:
         if name not in cls.model_fields:
             near = nearest(name, cls.model_fields)

@@ -23,6 +23,8 @@ from vitrail.runs.recipe import (
 )
 from vitrail.runs.task_wrapping import unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings, seconds, task_settings
+from vitrail.layers.sentence_tower import require_transformers
+from vitrail.tasks.retrieve.sentence_encoder import sentence_config
 from vitrail.training.network_choice import named_network
 from vitrail.training.task_choice import named_task, refuse_task
 from vitrail.weights.detectors import detector
@@ -45,6 +47,9 @@ def validate(options: TrainOptions) -> None:
         if options.recipe is not None:
             _refuse_recipe(options.recipe)
         _refuse_untrained(options)
+        if options.text_tower is not None:
+            sentence_config(options.text_tower)
+            require_transformers()
         if options.tune is not None:
             refuse_idle(options.tune, options)
             if options.weights is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import takewhile
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,9 +20,13 @@ from vitrail.weights import hub_folder, infer_config, rules
 from vitrail.weights.conventions import Conventions, Preprocessing, of_hub
 from vitrail.weights.files import Opened
 from vitrail.weights.infer_config import Peek
+from vitrail.weights.read_request import CONVERTED
 from vitrail.weights.rules import Shapes, Table
 from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import clip
+
+WORDS = 49408
+"""Tokens of CLIP's vocabulary."""
 
 RETRIEVE = "retrieve"
 """The task of both towers together."""
@@ -86,7 +91,8 @@ def look(opened: Opened, tensors: Mapping[str, Tensor]) -> Found | None:
         named = {f"visual.{name}": tensor for name, tensor in named.items()}
     if {"visual.class_embedding", "visual.ln_pre.weight"} <= named.keys():
         return _with_text(_official(opened, named), opened)
-    if "vision_model.pre_layrnorm.weight" in named and hub_folder.hub_type(opened.config) in HUB_TYPES:
+    described = hub_folder.hub_type(opened.config) in HUB_TYPES or CONVERTED in opened.metadata
+    if "vision_model.pre_layrnorm.weight" in named and described:
         return _with_text(_hub(opened, named), opened)
     return None
 
@@ -128,6 +134,8 @@ def _official(opened: Opened, tensors: Mapping[str, Tensor]) -> Found:
     stated = opened.config.get("open_clip") or {}
     if network := stated.get("model_cfg"):
         said, text = _of_open_clip(network, tensors), _text_of_open_clip(network)
+    elif CONVERTED in opened.metadata:  # which states all
+        said, text = Said(), Text()
     else:
         said, text = _of_form(tensors), Text()
     steps = stated.get("preprocess_cfg") or {}
@@ -191,13 +199,22 @@ def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Found:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
     # CLIPForImageClassification reads the mean of the patches before the last norm.
     notes = ("its classifier reads what no head of ours does, and is left aside",) if answers else ()
+    if not opened.config:  # a file of ours, which states all
+        return Found(clip.HUB, kept, Said(), Text(), None, notes=notes)
     said = hub_folder.said_of(hub_folder.whole(opened.config))
     stated = {**TEXT, **(opened.config.get("text_config") or {})}
     gelu, eps = hub_folder.GELUS.get(stated["hidden_act"]), stated["layer_norm_eps"]
     other = "" if gelu in ("exact", "quick") else f"hidden_act = {stated['hidden_act']}"
     other = other or ("" if eps == TEXT["layer_norm_eps"] else f"layer_norm_eps = {eps}")
     text = Text(stated["num_attention_heads"], gelu, other)
-    return Found(clip.HUB, kept, said, text, of_hub(opened.preprocessing), notes=notes)
+    prepared = of_hub(opened.preprocessing)
+    if prepared is None:
+        prepared = Preprocessing(MEAN, STD, None, "crop", 1.0, "bicubic")
+        notes = (
+            *notes,
+            "its images are prepared as CLIP's authors do: no preprocessor_config.json says otherwise",
+        )
+    return Found(clip.HUB, kept, said, text, prepared, notes=notes)
 
 
 def _with_text(found: Found, opened: Opened) -> Found:
@@ -224,12 +241,19 @@ def _with_text(found: Found, opened: Opened) -> Found:
         "text_depth": sum(1 for _ in takewhile(tensors.__contains__, numbered)),
         "text_heads": found.text.heads or max(1, embedding.shape[1] // HEAD_WIDTH),
         "context": len(table),
-        "vocabulary": "clip",
+        "vocabulary": _vocabulary(opened.path, len(embedding)),
         "vocabulary_size": len(embedding),
         "gelu": found.text.gelu,
         "loss": "sigmoid" if tensors[clip.BIAS].any() else "softmax",
     }
     return found._replace(tensors=tensors, settings=settings, head=_shapes(settings, project.shape[1]))
+
+
+def _vocabulary(path: Path, size: int) -> str:
+    """Return the vocabulary of the text tower: that of CLIP, or the tokenizer.json beside a tower of another size."""
+    folder = path if path.is_dir() else path.parent
+    beside = folder / "tokenizer.json"
+    return str(beside) if size != WORDS and beside.is_file() else "clip"
 
 
 def _wanted(table: Table, tensors: Mapping[str, Tensor], name: str, opened: Opened) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
-from vitrail.weights import keras_files, rules
+from vitrail.models.mae import TASK as PRETRAIN
+from vitrail.weights import keras_files, mae_files, rules
 from vitrail.weights.pretrained import Pretrained, from_path
-from vitrail.weights.read_request import CONVERTED
+from vitrail.weights.read_request import CLASSIFY, CONVERTED
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import detr, eomt, google, huggingface, keras, official, rf_detr, timm
+from vitrail.weights.tables import clip, detr, eomt, google, huggingface, keras, mae, official, rf_detr, timm
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official", "keras"]
 
@@ -55,11 +57,16 @@ def convert(
     if to == "vitrail":
         _write_own(found, out)
         return found
+    found = _as_supported(found, to)
     tensors = rules.save(
         table_for(found.config, cast(Layout, to), found.head.keys()), found.encoder, found.head
     )
     if found.config.family == "eomt" and found.head:
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
+    if found.config.family == "mae" and found.task == PRETRAIN:
+        tensors = mae_files.whole(found.config, to, tensors)
+    if found.config.family == "clip":
+        tensors = clip.published(tensors, to)
     if to == "google":
         replace(out, lambda temporary: _write_npz(tensors, temporary))
     elif to == "keras":
@@ -85,6 +92,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("deit", "timm"): timm.DEIT_DISTILLED if "dist" in getattr(config, "prefix", ()) else timm.DEIT,
         ("deit", "huggingface"): _hub_deit(config, head),
         ("swin", "huggingface"): huggingface.SWIN,
+        **{("clip", name): clip.written(name, head) for name in ("official", "huggingface", "timm")},
         ("mixer", "google"): google.MIXER,
         ("mixer", "timm"): timm.MIXER,
         ("t2t", "official"): _official_t2t(config),
@@ -100,6 +108,9 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("dinov2", "huggingface"): _hub_dinov2(config),
         ("eomt", "huggingface"): _hub_eomt(config),
         ("eomt", "official"): eomt.official(getattr(config, "upscales", 0)),
+        ("mae", "official"): mae.OFFICIAL if "mask" in head else mae.ENCODER,
+        ("mae", "timm"): mae.ENCODER,
+        ("mae", "huggingface"): _hub_mae(config, head),
     }
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):
@@ -135,10 +146,24 @@ def _hub_dinov2(config: Any) -> Table:
     return huggingface.DINOV2_SWIGLU if getattr(config, "mlp", "") == "swiglu" else huggingface.DINOV2
 
 
+def _hub_mae(config: Any, head: Collection[str]) -> Table | None:
+    if getattr(config, "pooled", False):  # there it has no norm after the mean
+        return None
+    return mae.HUB if "mask" in head else mae.HUB_ENCODER
+
+
 def _hub_eomt(config: Any) -> Table:
     return eomt.hub(
         getattr(config, "upscales", 0), "apart" if getattr(config, "mlp", "") == "swiglu" else "gelu"
     )
+
+
+def _as_supported(found: Pretrained, to: str) -> Pretrained:
+    """Return the weights without the decoder of their pretraining, if only vitrail's own layout has a place for it."""
+    if found.task != PRETRAIN or (found.config.family == "mae" and to in ("official", "huggingface")):
+        return found
+    line = f"the decoder of its pretraining is left aside: the layout of {to} has no place for it"
+    return dataclasses.replace(found, head={}, task=CLASSIFY, settings={}, assumed=(*found.assumed, line))
 
 
 def _write_own(found: Pretrained, out: Path) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.core.errors import WeightsError
+from vitrail.layers.patch_embedding import tiled
 from vitrail.layers.position import grid_sines
 from vitrail.models.mae import PRESETS, TASK, MAEConfig
 from vitrail.weights import hub_folder, infer_config, rules
@@ -198,11 +199,14 @@ def pool_of(config: Any, head: Mapping[str, Tensor], own: bool) -> str | None:
     return None if own or config.pooled or "linear.weight" not in head else "cls"
 
 
-def constants(config: MAEConfig, layout: str) -> dict[str, Tensor]:
-    """Return the positions of the decoder as a layout stores them: (1, 1 + row·col, width)."""
-    grid = (config.size[0] // config.patch, config.size[1] // config.patch)
-    name = tables.HUB_PLACES if layout == "huggingface" else tables.PLACES
-    return {name: F.pad(grid_sines(config.decoder[0], grid), (0, 0, 1, 0))[None]}
+def whole(config: MAEConfig, layout: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return encoder and decoder as a file of this layout has them, with the positions of the decoder."""
+    hub = layout == "huggingface"
+    grid = tiled(config.size, config.patch, config.patch)
+    places = F.pad(grid_sines(config.decoder[0], grid), (0, 0, 1, 0))[None]
+    front = {name: "vit." if hub and not name.startswith("decoder.") else "" for name in tensors}
+    named = {f"{front[name]}{name}": tensor for name, tensor in tensors.items()}
+    return {**named, tables.HUB_PLACES if hub else tables.PLACES: places}
 
 
 def grid_of_sines(table: Tensor) -> tuple[int, int] | None:

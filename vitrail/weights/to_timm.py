@@ -58,7 +58,7 @@ def for_timm(network: Network, temperature: float = 1.0) -> Foreign:
     match config.family:
         case "timm":
             settings, table = _own(network, pool)
-        case "vit" | "deit" | "dinov2":
+        case "vit" | "deit" | "dinov2" | "mae":
             settings = _column(config, pool)
             state, table = _places(config, state), table_for(config, "timm")
         case "swin":
@@ -90,6 +90,12 @@ def _own(network: Network, pool: str) -> tuple[Settings, Table]:
 
 def _column(config: Any, pool: str) -> Settings:
     plain(config, TIMM)
+    pooled = getattr(config, "pooled", False)
+    if pooled and pool != "own":
+        raise UnsupportedByLibraryError(
+            TIMM, config.family, f"its own reads the normalised mean, not {pool!r}"
+        )
+    pool = "mean" if pooled else pool
     _reads(config, pool)
     if config.norm_eps != 1e-6:
         raise UnsupportedByLibraryError(TIMM, config.family, f"its norms add 1e-6, not {config.norm_eps}")
@@ -105,7 +111,7 @@ def _column(config: Any, pool: str) -> Settings:
         "class_token": bool(placed(config)),
         "no_embed_class": pool != BOTH and (bool(registers) or config.position == "1d_patches"),
         "global_pool": POOLS.get(pool, "token"),
-        "fc_norm": False,
+        "fc_norm": pooled,
     }
     if not gated:  # a gated MLP has another activation
         arguments["act_layer"] = "gelu_tanh" if getattr(config, "gelu", "exact") == "tanh" else "gelu"

@@ -39,7 +39,7 @@ def for_transformers(network: Network, temperature: float = 1.0) -> Foreign:
     state: Tensors = dict(network.encoder.state_dict())
     unread: Tensors = {}
     match config.family:
-        case "vit" | "deit" if not scaled(config):
+        case "vit" | "deit" | "mae" if not scaled(config):
             settings, table = _column(config, pool), table_for(config, "huggingface", head.keys())
             state = with_rows(config, state)
         case "deit" | "dinov2":

@@ -8,12 +8,12 @@ from pathlib import Path
 from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
-from vitrail.data.layouts import box_tables, raster
+from vitrail.data.layouts import box_tables, captions, raster
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
-from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.decide import ALONE, Look, decide
+from vitrail.data.layouts.base import ALONE, Tree
+from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
 from vitrail.data.layouts.segments import as_wanted
 from vitrail.data.layouts.split_lists import with_lists
@@ -61,7 +61,9 @@ def _name(tree: Tree) -> str:
     options = tree.options
     if options.layout == "auto" and (raster.asked(tree) or (tree.stack and not tree.options.labels)):
         return "raster"
-    return "table" if options.labels and options.layout == "auto" else options.layout
+    if options.labels and options.layout == "auto":
+        return "captions" if captions.asked(tree) else "table"
+    return options.layout
 
 
 def _unlabelled(tree: Tree) -> DataError:

@@ -15,7 +15,7 @@ from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, same_name, shorten, split_labels
 from vitrail.data.layouts import table, unlabelled
-from vitrail.data.layouts.base import Layout, Question, Tree, Way
+from vitrail.data.layouts.base import ALONE, Layout, Question, Tree, Way
 
 Look = Callable[[Tree], Layout | None]
 
@@ -25,15 +25,15 @@ _PLAIN = 0.3
 _WORDS = 0.3
 """Weight of an image explained by a word in its file name."""
 
+_TEXTS = 0.99
+"""Weight of an image explained by captions: class folders that explain as many images are classes."""
+
 _CLOSE = 0.5
 """A reading with a smaller share of the largest weight is only reported and is not a question."""
 
 _SOME = 0.05
 """A reading that explains a smaller share of the images is not reported."""
 
-
-ALONE = "To learn from the images alone: --task pretrain."
-"""The way out of a source without labels."""
 
 _SHAPES = frozenset(("folders", "filenames"))
 """Readings by names only; their problems are not reported if another reading is chosen."""
@@ -110,8 +110,17 @@ def _wanted(tree: Tree, found: Found) -> Found:
 
 
 def images(tree: Tree) -> Layout | None:
-    """Return all images of a source without labels; None if there is none."""
-    readings = _all(replace(tree, wanted="")).readings
+    """Return all images of a source without labels; None if there is none.
+
+    Raises:
+        DataError: the source is a table that names no image.
+    """
+    try:
+        readings = _all(replace(tree, wanted="")).readings
+    except DataError:
+        if not tree.table:
+            raise
+        readings = []  # a table of images only, which has no labels to read
     return unlabelled.without_labels(tree, sorted(readings, key=lambda one: -_weight(one)))
 
 
@@ -121,6 +130,8 @@ def _all(tree: Tree) -> Found:
     refusals: dict[str, DataError] = {}
     for name in catalog.LAYOUTS:
         if name == "filenames" and _explained_well(tree, readings):
+            continue
+        if tree.table and any(tree.table in one.tables for one in readings):
             continue
         if name == "table":
             tables = table.readings(tree)
@@ -150,6 +161,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
     """Return whether a reading has enough weight for a question; words in file names never have."""
     if other.name == "filenames" or chosen.sure:
         return False
+    if (other.truth.kind == "caption") != (chosen.truth.kind == "caption"):
+        return False  # the captions of images do not contradict their classes, boxes or masks
     if other.plain and chosen.truth.kind not in {"class", "classes"}:
         return False
     return _weight(other) >= _CLOSE * _weight(chosen)
@@ -157,6 +170,8 @@ def _is_question(chosen: Layout, other: Layout) -> bool:
 
 def _weight(layout: Layout) -> float:
     number = len(layout.found) if layout.sure else len(layout.explained)
+    if layout.truth.kind == "caption":
+        return _TEXTS * number
     if layout.name == "filenames":
         return _WORDS * number
     return _PLAIN * number if layout.plain else number
@@ -168,8 +183,12 @@ def differing(one: Layout, other: Layout) -> tuple[int, int]:
     Readings whose labels are different names of the same classes, one to one, do not differ.
     """
     shared = one.explained.keys() & other.explained.keys()
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     if one.truth.kind not in {"class", "classes"} or other.truth.kind not in {"class", "classes"}:
         return (len(shared) if one.truth.kind != other.truth.kind else 0), len(shared)
+    if one.truth.kind == "caption" == other.truth.kind:
+        return sum(one.explained[path] != other.explained[path] for path in shared), len(shared)
     pairs = [(_folded(one.explained[path]), _folded(other.explained[path])) for path in shared]
     if not {a for a, _ in pairs} & {b for _, b in pairs} and _one_to_one(pairs):
         return 0, len(shared)

@@ -19,7 +19,8 @@ from vitrail.data.image_finder import FREELY, GONE, Finder, folder_of
 from vitrail.data.labels import count, join_labels, natural, shorten, split_in, split_labels
 from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.annotations import as_json, few
-from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
+from vitrail.data.layouts.base import ALONE, Entry, Layout, Tree, truth_of
+from vitrail.data.layouts.caption_rows import merge_captions, say_columns
 from vitrail.data.table_files import (
     SUFFIXES,
     Columns,
@@ -30,9 +31,11 @@ from vitrail.data.table_files import (
     path_columns,
     read_table,
     understand,
+    unread_captions,
     unread_places,
     unread_splits,
 )
+from vitrail.data.truth import Truth
 
 _CODES = {"utf-8-sig": "", "gb18030": ", read as GBK", "cp1252": ", read as Windows-1252"}
 _UTF16 = ", read as UTF-16"
@@ -91,9 +94,17 @@ def readings(tree: Tree) -> Readings:
     """Return all readings from the tables of a source; raises like `look`."""
     if tree.table and not is_table(tree.table):
         return Readings([], [])
-    around = replace(Tree.look(tree.root, tree.options), notes=tree.notes) if tree.table else tree
+    around = (
+        replace(Tree.look(tree.root, tree.options), notes=tree.notes, wanted=tree.wanted)
+        if tree.table
+        else tree
+    )
     asked, column = _asked(tree)
-    boxes = set(box_tables.names(tree)) if not asked and tree.wanted not in {"class", "classes"} else set()
+    boxes = (
+        set(box_tables.names(tree))
+        if not asked and tree.wanted not in {"class", "classes", "caption"}
+        else set()
+    )
     names = [asked] if asked else [name for name in _candidates(tree) if name not in boxes]
     find = Finder({name: around.files[name] for name in around.pictures}, around.root)
     read: list[_Read] = []
@@ -101,7 +112,7 @@ def readings(tree: Tree) -> Readings:
     for name in names:
         found = _understood(around, name, column, find)
         if isinstance(found, Aside) and asked:
-            raise DataError(f"{name} cannot be used: {found.why}.")
+            raise DataError(f"{name} cannot be used: {found.why}. {ALONE}")
         if isinstance(found, Aside):
             aside.append(found)
         else:
@@ -138,9 +149,10 @@ def _asked(tree: Tree) -> tuple[str, str]:
 
 
 def _candidate(name: str) -> bool:
-    """Return whether a table may contain labels; text files and contest submissions do not."""
+    """Return whether a table may contain labels; contest submissions do not, texts only if called captions."""
     file = name.rsplit("/", 1)[-1].lower()
-    return file.endswith(SUFFIXES) and not file.endswith(".txt") and "submission" not in file
+    text = file.endswith(".txt") and "caption" not in file
+    return file.endswith(SUFFIXES) and not text and "submission" not in file
 
 
 def _candidates(tree: Tree) -> list[str]:
@@ -172,7 +184,7 @@ def _understood(tree: Tree, name: str, column: str, find: Finder) -> _Table | As
         which = shorten(map(repr, frame.columns))
         return Aside(name, f"none of its columns ({which}) names images that are here")
     try:
-        columns = understand(frame, path if reached else known[0], tree.options, column)
+        columns = understand(frame, path if reached else known[0], tree.options, column, kind=tree.wanted)
     except UnclearError as error:
         return Aside(name, str(error).replace("TABLE", name), reached)
     except DataError as error:
@@ -233,10 +245,10 @@ def _entries(table: _Table, find: Finder, tree: Tree) -> _Read:
     notes = []
     if find.freely:
         notes.append(f"{count(find.freely, 'name')} of {table.name} found {FREELY}.")
-    said = [unread_splits(table.frame, columns)]
+    said = [unread_splits(table.frame, columns), unread_captions(table.frame, columns)]
     said += [] if tree.options.groups else [unread_places(table.frame, columns)]
     notes += [f"{table.name}: {one}." for one in said if one]
-    entries, merged = _merge(entries)
+    entries, merged = merge_captions(entries) if columns.captions else _merge(entries)
     return _Read(table, entries, [*notes, *merged])
 
 
@@ -315,7 +327,9 @@ def _labels(one: _Read) -> set[str]:
 def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
     entries = [entry for one in group for entry in one.entries]
     gone = [entry for entry in entries if entry.trouble == GONE]
-    entries, merged = _merge(entries) if len(group) > 1 else (entries, [])
+    captions = group[0].table.columns.captions
+    merge = merge_captions if captions else _merge
+    entries, merged = merge(entries) if len(group) > 1 else (entries, [])
     notes = [*merged, *(note for one in group for note in one.notes)]
     if 2 * len(gone) > len(entries):
         notes.append(
@@ -324,8 +338,9 @@ def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
     refused = () if source else tree.refused
     why = _why([one.table for one in group])
     found = (*entries, *refused)
+    truth = Truth("caption") if captions else truth_of(entries)
     names = tuple(one.table.name for one in group)
-    return Layout("table", tree.root, why, found, tuple(notes), truth_of(entries), tables=names)
+    return Layout("table", tree.root, why, found, tuple(notes), truth, tables=names)
 
 
 def unnamed(tree: Tree, layout: Layout) -> list[str]:
@@ -341,6 +356,8 @@ def _why(tables: Iterable[_Table]) -> str:
     said = [
         f"a column for each of {count(len(columns.hot), 'label')}"
         if columns.hot
+        else say_columns(columns.captions)
+        if columns.captions
         else f"the labels in {columns.label!r}"
     ]
     said += [f"several in a cell ({'space' if mark == ' ' else mark})"] if mark else []

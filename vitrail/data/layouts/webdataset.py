@@ -10,15 +10,18 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from vitrail.data.captions import are_captions, captions_in, join_captions
 from vitrail.data.labels import count, join_labels, label, natural, shorten, split_labels, split_of
 from vitrail.data.layouts import mask_tables
 from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.mask_tables import FOREGROUND
 from vitrail.data.layouts.masks import header_of as masks_of
 from vitrail.data.manifest import dump_target
+from vitrail.data.truth import Truth
 
 _LABELS = ("cls", "json", "txt")
 _KEYS = ("label", "cls", "class", "class_name", "category", "labels", "tags")
+_CAPTIONS = ("caption", "captions", "text", "sentence", "sentences", "description", "title")
 _MASKS = frozenset(("mask", "seg", "segmentation", "annotation", "target", "label", "gt", "output"))
 _MOST = 0.9
 """The share of samples that must have a label for shards to be of this kind."""
@@ -37,6 +40,8 @@ def look(tree: Tree) -> Layout | None:
     if not tree.pictures or not all("!" in tree.files[name] for name in tree.pictures):
         return None
     samples = [sample for sample in _samples(tree) if sample.pictures]
+    if captioned := _captioned(tree, samples):
+        return captioned
     labelled = sum(bool(sample.labels) for sample in samples)
     if labelled and labelled >= _MOST * len(samples):
         return _classes(tree, samples)
@@ -74,6 +79,49 @@ def _classes(tree: Tree, samples: list[_Sample]) -> Layout:
         notes.append("The classes are numbers: their names are not in the shards.")
     found = (*entries, *tree.refused)
     return Layout("webdataset", tree.root, why, found, tuple(notes), truth_of(entries))
+
+
+def _captioned(tree: Tree, samples: list[_Sample]) -> Layout | None:
+    """Return shards whose images have captions; None if they have classes, or if other truths are wanted."""
+    if tree.wanted not in {"", "caption"} or not samples:
+        return None
+    some = samples[:: max(1, len(samples) // 100)]
+    stated = [name for sample in some for name in sample.labels if not name.lower().endswith(".txt")]
+    if not tree.wanted and any(_read_label(tree.read(name), name) for name in stated):
+        return None
+    first = [_captions(tree, sample) for sample in some]
+    texts = [own[0] if own else "" for own in first]
+    if not are_captions(texts, named=tree.wanted == "caption") and not (tree.wanted and any(texts)):
+        return None
+    entries = [
+        tree.entry(
+            sample.pictures[0], join_captions(_captions(tree, sample)), _split(tree, sample.pictures[0])
+        )
+        for sample in samples
+    ]
+    why = f"WebDataset shards, because a caption stands beside {count(len(entries), 'image')}."
+    found = (*entries, *tree.refused)
+    return Layout("webdataset", tree.root, why, found, tuple(_left(samples)), Truth("caption"))
+
+
+def _captions(tree: Tree, sample: _Sample) -> list[str]:
+    """Return the captions of a sample: the text beside the image, else those that its JSON names."""
+    for name in sorted(sample.labels, key=lambda one: not one.lower().endswith(".txt")):
+        text = tree.read(name).decode("utf-8", errors="replace").strip()
+        if name.lower().endswith(".txt") and text:
+            return captions_in(text)
+        try:
+            content: Any = json.loads(text)
+        except ValueError:
+            continue
+        found: Any = (
+            next((content[key] for key in _CAPTIONS if content.get(key)), [])
+            if isinstance(content, dict)
+            else []
+        )
+        if found:
+            return [str(one) for one in (found if isinstance(found, list) else [found])]
+    return []
 
 
 def _left(samples: list[_Sample]) -> list[str]:

@@ -1,7 +1,7 @@
 """Masked autoencoders: He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", arXiv:2111.06377.
 
-Most patches of an image are hidden. The encoder gets the others only, which makes it three to four times cheaper, and a
-small decoder predicts the pixels of the hidden ones. No labels are needed. The encoder is then fine-tuned on few labels.
+Most patches of an image are hidden. The encoder gets the others only, which makes it three to four times cheaper, and
+a small decoder predicts the pixels of the hidden ones. No labels are needed; the encoder is then fine-tuned on few labels.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Pretrain(Task[None, Reconstruction], PretrainTargets):
         stated = [name for name in DECODER if getattr(self.settings, name) is not None]
         if stated and encoder.own_head(self.name, 0) is not None:
             raise SettingError(
-                f"This network has the decoder of its paper. Leave out --set {stated[0]}, or choose --model vit_s16."
+                f"This network has the decoder of its paper. Leave out --set {stated[0]}, and change that decoder: "
+                "--network decoder=[512,8,16]"
             )
 
     def head(self, spec: FeatureSpec) -> Head:

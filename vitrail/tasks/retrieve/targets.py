@@ -30,6 +30,8 @@ _SHOWN = 40  # characters of a caption in a sentence
 class CaptionTargets(Targets[tuple[str, ...]]):
     """The captions of an image: one or more texts, each of which is right for it."""
 
+    texts = True
+
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header unchanged; DataError if the truths are no captions."""
@@ -121,9 +123,9 @@ def unread_captions(rows: Sequence[Row], vocabulary: Vocabulary) -> list[str]:
     for script, some in foreign.items():
         known = " and ".join(sorted(vocabulary.scripts)) or "no script"
         said.append(
-            f"{count(len(some), 'caption')} of {len(texts):,} in {script} letters, for which the vocabulary of the "
-            f"text tower has hardly any pieces (it knows {known}): {shown(some, _SHOWN)}. A vocabulary learnt from these "
-            "captions knows them: --set vocabulary=own"
+            f"{count(len(some), 'caption')} of {len(texts):,} in {script} letters, for which the vocabulary of "
+            f"the text tower has hardly any pieces (it knows {known}): {shown(some, _SHOWN)}. "
+            "A vocabulary learnt from these captions knows them: --set vocabulary=own"
         )
     return said
 

@@ -29,6 +29,7 @@ from vitrail.tasks.retrieve.evaluation import RetrievalEvaluation
 from vitrail.tasks.retrieve.head import build_head
 from vitrail.tasks.retrieve.loss import Pairs, sigmoid_loss, softmax_loss
 from vitrail.tasks.retrieve.prediction import Captioned, KnownTexts, Vectors
+from vitrail.tasks.retrieve.sentence_encoder import load_sentence_encoder, sentence_config
 from vitrail.tasks.retrieve.settings import CLIP, OWN, RetrieveSettings
 from vitrail.tasks.retrieve.targets import CaptionTargets, unread_captions
 
@@ -56,9 +57,9 @@ SAME = 1e-3
 class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
     """A contrastive loss of pairs of image and caption; any encoder, and a text tower in the head.
 
-    `vocabulary` is made from the settings and the training captions when a training starts (`learn_vocabulary`) and is
-    stored in the header of the model file, because it is too long for a setting. So are `known`, the texts among which
-    predictions are chosen. Opening the file sets both.
+    `sentence` are the sizes of a sentence encoder that is the text tower. `vocabulary` is made from the settings and the training captions when a training starts (`learn_vocabulary`) and is
+    stored in the header of the model file, because it is too long for a setting. So are `sentence` and `known`, the
+    texts among which predictions are chosen. Opening the file sets them.
     """
 
     name = "retrieve"
@@ -82,6 +83,8 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
         super().__init__(truth, settings)
         self.vocabulary: Vocabulary | None = None
         self.known: KnownTexts | None = None
+        self.sentence: dict[str, Any] | None = None
+        self._sentence_folder = ""  # whose tensors a new head takes
         self._head: ContrastiveHead | None = None
 
     # Vocabulary
@@ -96,7 +99,15 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
             MissingExtraError: a package is missing.
         """
         own: RetrieveSettings = self.settings
-        if own.vocabulary == OWN:
+        if own.text_tower and own.vocabulary != OWN:
+            raise SettingError(
+                f"--set vocabulary={own.vocabulary}: the text tower of --text-tower has its own vocabulary. Leave it out."
+            )
+        if own.text_tower:
+            self.sentence, self._sentence_folder = sentence_config(own.text_tower), own.text_tower
+            context = min(own.context, self.sentence["max_position_embeddings"])
+            self.vocabulary = read_vocabulary(Path(own.text_tower), context)
+        elif own.vocabulary == OWN:
             captions = [caption for row in rows for caption in self.read(row, Path())]
             self.vocabulary = learnt_vocabulary(captions, own.vocabulary_size, own.context)
         elif own.vocabulary == CLIP:
@@ -108,12 +119,15 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
     def stored(self) -> dict[str, Any]:
         """Return what a model file holds besides the settings: the vocabulary, and the known texts if there are any."""
         vocabulary = {} if self.vocabulary is None else {"vocabulary": asdict(self.vocabulary)}
-        return {**vocabulary, **({} if self.known is None else {"known": self.known.to_dict()})}
+        sentence = {} if self.sentence is None else {"sentence": self.sentence}
+        return {**vocabulary, **sentence, **({} if self.known is None else {"known": self.known.to_dict()})}
 
     def take_stored(self, values: Mapping[str, Any]) -> None:
         """Set what `stored` returned."""
         if values.get("vocabulary") is not None:
             self.vocabulary = Vocabulary(**values["vocabulary"])
+        if values.get("sentence") is not None:
+            self.sentence = dict(values["sentence"])
         if values.get("known") is not None:
             self.known = KnownTexts.from_dict(values["known"])
 
@@ -125,7 +139,10 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
 
     def head(self, spec: FeatureSpec) -> ContrastiveHead:
         """Return the contrastive head with a text tower for the tokens of the vocabulary."""
-        return build_head(spec, self.settings, self._vocabulary())
+        head = build_head(spec, self.settings, self._vocabulary(), self.sentence)
+        if self._sentence_folder:
+            load_sentence_encoder(head.tower, self._sentence_folder)
+        return head
 
     def use_network(self, network: nn.Module) -> None:
         """Encode texts with the text tower of this network, which opening a model file passes."""
@@ -138,6 +155,10 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
                 "Open a trained model."
             )
         return self.vocabulary
+
+    def token_rows(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the tokens of texts, int64 (n, context)."""
+        return self._vocabulary().tokens(texts)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return the unit vectors of texts: float32 (n, e).

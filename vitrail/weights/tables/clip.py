@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from vitrail.core.errors import WeightsError
 from vitrail.weights.rules import TRANSPOSE, Op, Rule, Table, stacked
 from vitrail.weights.tables import timm
 
@@ -119,3 +124,23 @@ TIMM = Table(
     head=timm.HEAD[:2],
 )
 """The image tower alone; its classifier is the projection, or that of a fine-tune."""
+
+
+def written(layout: str, head: Collection[str]) -> Table | None:
+    """Return the table that writes a CLIP with a head of these tensors, or None if the layout has no such head."""
+    table = {"official": OFFICIAL, "huggingface": HUB, "timm": TIMM}[layout]
+    return table if not head or ("linear.weight" in head) == (table is TIMM) else None
+
+
+def published(tensors: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Return the tensors of a file, without a bias of the sigmoid loss that was never trained.
+
+    Raises:
+        WeightsError: the bias was trained, and the layout has none.
+    """
+    bias = tensors.get(BIAS)
+    if bias is not None and bool(bias.any()) and layout == "huggingface":
+        raise WeightsError(
+            "The CLIP of transformers has no bias of the sigmoid loss. Write it in another layout: --to official"
+        )
+    return {name: tensor for name, tensor in tensors.items() if name != BIAS or bool(tensor.any())}

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import nn
 
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.sentence_tower import PAD, SentenceTower
@@ -48,12 +48,13 @@ def sentence_config(folder: str) -> dict[str, Any]:
     return {**{name: config[name] for name in SIZES if name in config}, "pool": _pool(folder)}
 
 
-def load_sentence_encoder(tower: SentenceTower, folder: str) -> None:
+def load_sentence_encoder(tower: nn.Module, folder: str) -> None:
     """Load the tensors of a folder into a tower of its sizes.
 
     Raises:
         WeightsError: the file cannot be read, or does not fit the sizes that the folder states.
     """
+    assert isinstance(tower, SentenceTower), "the text tower is the sentence encoder of this folder"
     path = Path(folder) / TENSORS
     try:
         tensors = load_file(path)
