@@ -86,8 +86,7 @@ def predict(
     from vitrail.infer.predictor import load
     from vitrail.tasks.ask import asked_of
 
-    predictor = load(model_file(model), device, trust=trust, point=options.point)
-    predictor.require_answers()
+    predictor = load(model_file(model), device, trust=trust, point=options.point).answering()
     if out is not None and is_map(out):
         return predict_map(predictor, images, out, options, json, csv)
     sources = _sources(predictor, model, images)

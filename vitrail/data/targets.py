@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from vitrail.core import catalog
 from vitrail.core.errors import DataError, SettingError, VitrailError
@@ -33,6 +33,8 @@ class Targets(ABC, Generic[T]):
     """The truths of one data set, as a task takes them; `truth` is the header of its manifest."""
 
     truth: Truth
+    texts: ClassVar[bool] = False
+    """Whether truths are texts for people to read, which pages show below the images; `words` shortens them."""
 
     def __init__(self, truth: Truth) -> None:
         self.truth = truth

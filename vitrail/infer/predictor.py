@@ -225,8 +225,8 @@ class Predictor:
     def _answer_to_proof(self) -> list[float]:
         return answer(self._built, self.task, self.preprocess)
 
-    def require_answers(self) -> None:
-        """Raise a RunError, with the way out, for a model that predicts nothing about an image."""
+    def answering(self) -> Predictor:
+        """Return this predictor; RunError, with the way out, for a model that predicts nothing about an image."""
         if not self.task.answers:
             model = self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
             again = command("train", "photos/", "--weights", model, "--tune", "full")
@@ -234,6 +234,7 @@ class Predictor:
                 f"{model} was trained for {self.task.name}, which predicts nothing about an image. Train it further "
                 f"on images with labels: {again}"
             )
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -256,7 +257,7 @@ class Predictor:
         if sets is not None:
             request = request or Request(self.point)
             request = replace(request, ask=asked_of(self.task, request.ask.threshold, sets))
-        self.require_answers()
+        self.answering()
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
@@ -305,7 +306,7 @@ class Predictor:
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
     ) -> Iterator[Answer]:
         """Yield one answer per source, in order; for an image that cannot be read the answer is an error."""
-        self.require_answers()
+        self.answering()
         request = request or Request(self.point)
         batch = batch if self.preprocess.zoom is None else 1  # keep only one large image in memory
         waiting: list[tuple[str, Ready | str]] = []

@@ -53,14 +53,15 @@ def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairin
     return found
 
 
-def chance(pairing: Pairing, k: int) -> float:
-    """Return the share of images of which a random order of the texts has a right one among the first k."""
+def chance(pairing: Pairing, k: int) -> Floats:
+    """Return for each image the probability that a random order of the texts has a right one among the first k: (n,)."""
     right = np.bincount(pairing.image, minlength=pairing.images).astype(np.float64)
     wrong = pairing.texts - right
     missed = np.ones(pairing.images)
     for taken in range(min(k, pairing.texts)):
         missed *= np.maximum(wrong - taken, 0) / (pairing.texts - taken)
-    return float(np.mean(1 - missed))
+    chances: Floats = 1 - missed
+    return chances
 
 
 def recall_at(rank: Ints, k: int, weights: Floats) -> float:
@@ -87,7 +88,7 @@ def pairing_of(captions: Sequence[Sequence[str]]) -> tuple[Pairing, tuple[str, .
     text: list[int] = []
     for owner, several in enumerate(captions):
         for caption in several:
-            key = " ".join(caption.lower().split())
+            key = " ".join(caption.casefold().split())
             if key not in places:
                 places[key] = len(places)
                 texts.append(caption)

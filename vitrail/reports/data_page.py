@@ -48,6 +48,7 @@ def data_page(name: str, prepared: Prepared, history: History) -> str:
         "classes": list(_classes(prepared)),
         "splits": list(prepared.manifest.counts(prepared.targets)),
         "samples": list(_samples(prepared)),
+        "texts": prepared.targets.texts,
         "unshown": max(0, len(prepared.manifest.truth.names) - _CLASSES),
         "history": [one.text() for one in history.decisions],
         "undone": history.undone(),

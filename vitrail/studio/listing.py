@@ -49,6 +49,7 @@ class Listing:
     checked: bool = False
     kind: str = ""  # of the truths, "" if nothing is known of them
     named: bool = False  # whether a truth is the name of a class, which a person can change by a word
+    texts: bool = False  # whether truths are texts, shown below the images
     remembered: dict[Wanted, Selection] = field(default_factory=dict, repr=False, compare=False)
     alike: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -114,7 +115,10 @@ class Listing:
             (wanted.group is None or self.group[row.id] == wanted.group)
             and (not wanted.out or row.state != KEPT)
             and (wanted.ids is None or row.id in wanted.ids)
-            and (not wanted.text or wanted.text in f"{row.id}\n{self.words[row.id]}".casefold())
+            and (
+                not wanted.text
+                or wanted.text in f"{row.id}\n{row.target if self.texts else self.words[row.id]}".casefold()
+            )
         )
 
 
@@ -242,11 +246,11 @@ def _ordered(root: Path, rows: Sequence[Row], targets: Targets[Any], layout: Lay
     strata = {row.id: targets.strata(row) for row in rows}
     named = targets.truth.kind in {"class", "classes"}
     group = {name: own[0] if len(own) == 1 and named else "" for name, own in strata.items()}
-    words = {row.id: targets.words(row) if named else "" for row in rows}
+    words = {row.id: targets.words(row) if named or targets.texts else "" for row in rows}
     why = f"{layout.why[:1].upper()}{layout.why[1:]}"
     return Listing(
         root, _in_groups(rows, group), group, words, why, layout.notes, question=layout.question,
-        kind=targets.truth.kind, named=named,
+        kind=targets.truth.kind, named=named, texts=targets.texts,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
         SettingError: the head of the network for this task only answers, or the network does not fit into memory.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
-    getattr(task, "learn_vocabulary", lambda _: None)(rows)
+    said: Sequence[str] = getattr(task, "learn_vocabulary", lambda _: ())(rows)
     opened = _opened(recipe.model)
     if reason := opened.encoder.why_not_trained(task.name):
         raise SettingError(reason)
@@ -66,7 +66,7 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
-    return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)
+    return InitialState(network, task, preprocess, opened.licence, opened.origin, (*said, *lines))
 
 
 def refuse_network(task: Task[Any, Any], encoder: Encoder) -> None:

@@ -78,7 +78,7 @@ def _listed(tree: Tree) -> list[Entry]:
 
 
 def _in_split_folders(tree: Tree, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with the splits of the outermost folders that are called so, if one of them is for training."""
+    """Return the entries with the splits of the outermost folders called so, if one of them is for training."""
     parts = [tuple(entry.id.rpartition("!")[2].split("/")) for entry in entries]
     deepest = min(map(len, parts)) - 1
     for depth in range(deepest):

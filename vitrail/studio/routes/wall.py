@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from vitrail.core.errors import DataError, VitrailError
+from vitrail.data.captions import split_captions
 from vitrail.studio.app_parts import Studio, page, studio_of
 from vitrail.studio.dataset_table import Dataset
 from vitrail.studio.listing import PAGE, Listing, Selection, Wanted
@@ -211,6 +212,7 @@ def image(
         "listing": listing,
         "row": row,
         "words": listing.words[row.id],
+        "texts": split_captions(row.target) if listing.texts else (),
         "group": listing.group[row.id],
         "before": before,
         "behind": behind,

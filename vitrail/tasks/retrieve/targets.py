@@ -30,6 +30,8 @@ _SHOWN = 40  # characters of a caption in a sentence
 class CaptionTargets(Targets[tuple[str, ...]]):
     """The captions of an image: one or more texts, each of which is right for it."""
 
+    texts = True
+
     @classmethod
     def gather(cls, truth: Truth, rows: Sequence[Row]) -> Truth:
         """Return the header unchanged; DataError if the truths are no captions."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from vitrail.tasks.retrieve.loss import Pairs, sigmoid_loss, softmax_loss
 from vitrail.tasks.retrieve.prediction import Captioned, KnownTexts, Vectors
 from vitrail.tasks.retrieve.sentence_encoder import load_sentence_encoder, sentence_config
 from vitrail.tasks.retrieve.settings import CLIP, OWN, RetrieveSettings
-from vitrail.tasks.retrieve.targets import CaptionTargets
+from vitrail.tasks.retrieve.targets import CaptionTargets, unread_captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,6 +46,9 @@ TEXTS = 256
 
 SHOWN = 3
 """Captions that are drawn below an image."""
+
+COSINE = ".2f"
+"""How cosines are written on drawings."""
 
 SAME = 1e-3
 """Largest difference of a value of two image vectors that agree, if the model knows no captions."""
@@ -65,6 +69,12 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
     outputs: Mapping[str, tuple[str, ...]] = {"image": ("number",)}
     columns = ("caption", "cosine")
     agreement = "nearest captions are the same"
+    meanings: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "image": "the unit vector of the image; its dot product with the unit vector of a text, which "
+            "vitrail.infer.words.text_vectors makes, is their cosine"
+        }
+    )
     begins_from = ("retrieve",)
     head_settings = ("embed", "text_width", "text_depth", "text_heads", "context", "gelu", "vocabulary")
     exports = Exports("zero-shot-image-classification", ("recall1",))
@@ -79,8 +89,10 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
 
     # Vocabulary
 
-    def learn_vocabulary(self, rows: Sequence[Row]) -> None:
+    def learn_vocabulary(self, rows: Sequence[Row]) -> list[str]:
         """Make the vocabulary of the settings, from the captions of the training rows if it is to be learnt.
+
+        Return sentences about captions that it cuts or cannot read.
 
         Raises:
             DataError: a vocabulary file cannot be read.
@@ -102,6 +114,7 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
             self.vocabulary = clip_vocabulary(own.context)
         else:
             self.vocabulary = read_vocabulary(Path(own.vocabulary), own.context)
+        return unread_captions(rows, self.vocabulary)
 
     def stored(self) -> dict[str, Any]:
         """Return what a model file holds besides the settings: the vocabulary, and the known texts if there are any."""
@@ -245,14 +258,14 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
 
     def render(self, image: Image, prediction: Captioned) -> Image:
         """Return the image above its nearest captions, with bars as long as their cosines."""
-        return plots.label_bars(image, prediction.top()[:SHOWN])
+        return plots.label_bars(image, prediction.top()[:SHOWN], COSINE)
 
     def glance(self, image: Image, output: Output, geometry: Geometry, truth: tuple[str, ...]) -> Image:
         """Return the image above its own captions, with bars as long as their cosines at present."""
         cosines = (output["text"][0] @ output["image"][0]).tolist()
         small = image.copy()
         small.thumbnail((GLANCE, GLANCE))
-        return plots.label_bars(small, [*zip(truth, cosines, strict=False)][:SHOWN])
+        return plots.label_bars(small, [*zip(truth, cosines, strict=False)][:SHOWN], COSINE)
 
     # Proof
 
