@@ -11,7 +11,6 @@ from vitrail.core.catalog import family_of
 from vitrail.core.environment import expanded
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.core.text import command
-from vitrail.data.labels import count
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.words import text_vectors
@@ -48,9 +47,11 @@ class Words:
         """Return sentences about what the text tower cannot read of a text."""
         notes = [self.vocabulary.warning(text)]
         if self.vocabulary.cut(text):
+            words = len(text.split())
+            long = f"The text of {words:,} words" if words > 1 else "The text"
             notes.append(
-                f"The text has {count(len(text.split()), 'word')}, more than the text tower reads "
-                f"({self.vocabulary.context} tokens): its end is cut off."
+                f"{long} is longer than the {self.vocabulary.context} tokens that the text tower reads: its end is cut "
+                "off."
             )
         return [one for one in notes if one]
 
@@ -115,7 +116,9 @@ def _words_file(model: str | None) -> str:
         return str(published_model(model or WORDS_MODEL).path)
     except WeightsError as error:
         if model is not None:
-            raise
+            raise WeightsError(
+                f"{model} cannot be asked in words, which takes a network that has learnt from captions: {error}"
+            ) from error
         raise WeightsError(
             f"To search by words a network is needed that has learnt from captions, and the default one cannot be "
             f"had: {error} With captions of your own: {command('train', 'pairs.csv', '--task', 'retrieve')}, then "

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.environment import cache_dir
-from vitrail.core.errors import UsageError
+from vitrail.core.errors import DataError, UsageError
 from vitrail.data.doctor import look_all
 from vitrail.data.image_facts import Memory
 from vitrail.data.labels import count
@@ -239,7 +239,11 @@ def _vectors(
         vectors |= {int(row.id): vector for row, vector in zip(index.rows, index.vectors, strict=True)}
         errors |= {int(one.id): one.why for one in index.broken}
     for i in piped:
-        image = decode_for(model.frozen.preprocess, sources[i].open(), sources[i].called)
+        try:
+            image = decode_for(model.frozen.preprocess, sources[i].open(), sources[i].called)
+        except DataError as error:
+            errors[i] = str(error)
+            continue
         vectors[i] = unit(model.frozen.of_images([image], model.frozen.usual)[LAST])[0]
     return vectors, errors
 
