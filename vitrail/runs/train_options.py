@@ -76,8 +76,8 @@ class TrainOptions:
     pool
         how the tokens become one vector: cls, mean, cls_mean (both side by side) or attention
     text_tower
-        the folder of a sentence encoder that reads the captions (task retrieve): the vision model and the encoder stay as
-        they are, and only what joins them is trained
+        the folder of a sentence encoder that reads the captions (retrieve): it and the vision model stay as they are,
+        and only what joins them is trained
     elastic
         train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance

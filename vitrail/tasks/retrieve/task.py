@@ -57,9 +57,10 @@ SAME = 1e-3
 class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
     """A contrastive loss of pairs of image and caption; any encoder, and a text tower in the head.
 
-    `sentence` are the sizes of a sentence encoder that is the text tower. `vocabulary` is made from the settings and the training captions when a training starts (`learn_vocabulary`) and is
-    stored in the header of the model file, because it is too long for a setting. So are `sentence` and `known`, the
-    texts among which predictions are chosen. Opening the file sets them.
+    `vocabulary` is made from the settings and the training captions when a training starts (`learn_vocabulary`) and is
+    stored in the header of the model file, because it is too long for a setting. So are `sentence`, the sizes of a
+    sentence encoder that is the text tower, and `known`, the texts among which predictions are chosen. Opening the file
+    sets them.
     """
 
     name = "retrieve"
@@ -101,7 +102,7 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
         own: RetrieveSettings = self.settings
         if own.text_tower and own.vocabulary != OWN:
             raise SettingError(
-                f"--set vocabulary={own.vocabulary}: the text tower of --text-tower has its own vocabulary. Leave it out."
+                f"--set vocabulary={own.vocabulary}: the tower of --text-tower has its own vocabulary. Leave it out."
             )
         if own.text_tower:
             self.sentence, self._sentence_folder = sentence_config(own.text_tower), own.text_tower
