@@ -77,7 +77,16 @@ class Retrieve(CaptionTargets, Task[tuple[str, ...], Captioned]):
         }
     )
     begins_from = ("retrieve",)
-    head_settings = ("pool", "embed", "text_width", "text_depth", "text_heads", "context", "gelu", "vocabulary")
+    head_settings = (
+        "pool",
+        "embed",
+        "text_width",
+        "text_depth",
+        "text_heads",
+        "context",
+        "gelu",
+        "vocabulary",
+    )
     exports = Exports("zero-shot-image-classification", ("recall1",))
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
