@@ -105,7 +105,9 @@ def _unlabelled(classes: Mapping[str, list[Path]], folder: Path) -> Path:
         for path in _others(paths):
             _copied(path, folder / f"{number:05}.jpg")
             number += 1
-    print(f"{number} images without labels, {sum(len(_tests(paths)) for paths in classes.values())} held back")
+    print(
+        f"{number} images without labels, {sum(len(_tests(paths)) for paths in classes.values())} held back"
+    )
     return folder
 
 
