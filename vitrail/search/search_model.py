@@ -21,6 +21,7 @@ from vitrail.search.image_index import Floats
 from vitrail.tasks.texts import ReadsTexts
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.network_choice import DRAFT_SIZE
+from vitrail.weights.clip_files import RETRIEVE
 from vitrail.weights.preprocessing import answering_preprocess, published_preprocess
 from vitrail.weights.resolve import find_weights
 
@@ -89,6 +90,8 @@ def _published(model: str, device: str) -> SearchModel:
     """Open published weights at the size at which drafts are made of them: at 518 px DINOv2 takes ten times as long."""
     named = family_of(model) and not expanded(model).exists()
     found = find_weights("auto", model) if named else find_weights(model)
+    if found.task == RETRIEVE and found.head and (opened := _ours(_words_file(model), device)) is not None:
+        return opened
     steps = answering_preprocess(found)
     if max(steps.size) > DRAFT_SIZE:
         steps = published_preprocess(found, (DRAFT_SIZE, DRAFT_SIZE))
