@@ -14,14 +14,19 @@ import pytest
 import torch
 from hub_server import Hub
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
+from vitrail.core.errors import WeightsError
 from vitrail.data.vocabulary import clip_vocabulary
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.words import text_vectors
 from vitrail.runs.model_source import model_path
+from vitrail.weights.convert import convert
 from vitrail.weights.detectors import detectors
 from vitrail.weights.resolve import find_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*the weights clip_b32")
 
 TEXTS = ["a red bus in the rain", "two cats", "ein Haus am See"]
 REPOS = ("openai/clip-vit-base-patch32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
@@ -78,7 +83,6 @@ def picture(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [*REPOS, "clip_b32", "clip_b32.laion2b"])
-@pytest.mark.filterwarnings("ignore:.*the weights clip_b32")
 def test_images_and_texts_have_the_vectors_of_transformers(hub, theirs, tmp_path, name):
     predictor = Predictor(model_path(name))
     assert predictor.task.name == "retrieve"
@@ -96,17 +100,31 @@ def test_images_and_texts_have_the_vectors_of_transformers(hub, theirs, tmp_path
     torch.testing.assert_close(image, wanted.image_embeds, rtol=0, atol=5e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.*preprocess")
 def test_it_is_an_image_encoder_for_any_task(vitrail, hub, some_digits, tmp_path):
     data, words = (
         some_digits("01", 12),
-        ("--epochs", 1, "--batch", 8, "--out", tmp_path / "run", "--imgsz", 32),
+        ("--tune", "full", "--epochs", 1, "--batch", 8, "--out", tmp_path / "run"),
     )
     done = vitrail("train", data, "--weights", REPOS[0], *words)
     assert done.returncode == 0, done.stderr
     made = Predictor(tmp_path / "run" / "model.safetensors")
     assert (made.task.name, made.network.encoder.config.family) == ("classify", "clip")
     assert find_weights(REPOS[0]).config.gelu == "quick"
+
+
+def test_a_training_on_captions_begins_with_both_towers(vitrail, hub, tmp_path):
+    for number in range(12):
+        Image.new("RGB", (40, 40), (20 * number, 90, 200 - 15 * number)).save(tmp_path / f"{number}.png")
+    lines = [f"{number}.png,a colour of number {number}" for number in range(12)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,caption", *lines]))
+    words = ("--task", "retrieve", "--tune", "full", "--epochs", 1, "--batch", 4, "--out", tmp_path / "run")
+    done = vitrail("train", tmp_path / "pairs.csv", "--weights", "clip_b32", *words)
+    assert done.returncode == 0, done.stderr
+    tensors = len(find_weights("clip_b32").head)
+    assert f"head of clip_b32.openai: {tensors} of {tensors} tensors taken" in done.stderr
+    trained = Predictor(tmp_path / "run" / "model.safetensors")
+    assert trained.task.settings.vocabulary == "clip"
+    assert text_vectors(trained, TEXTS).shape == (3, 20)
 
 
 def test_a_word_is_explained_by_any_method(vitrail, hub, tmp_path):
@@ -124,9 +142,8 @@ def test_a_word_is_explained_by_any_method(vitrail, hub, tmp_path):
 
 def test_open_clip_files_alone_are_enough(hub, theirs, tmp_path):
     """A repository of open_clip, with its own configuration and no other."""
-    from vitrail.weights.convert import convert
-
-    convert(theirs, tmp_path / "open_clip_model.safetensors", to="official")
+    convert(theirs, tmp_path / "ours.safetensors", to="official")
+    save_file(load_file(tmp_path / "ours.safetensors"), tmp_path / "open_clip_model.safetensors")
     cfg: dict[str, Any] = {
         "model_cfg": {
             "embed_dim": 20,
@@ -154,15 +171,11 @@ def test_open_clip_files_alone_are_enough(hub, theirs, tmp_path):
 
 
 def test_a_tower_of_another_vocabulary_is_refused(theirs, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(theirs / "model.safetensors")
     name = "text_model.embeddings.token_embedding.weight"
     (tmp_path / "few").mkdir()
     save_file({**tensors, name: tensors[name][:999].clone()}, tmp_path / "few" / "model.safetensors")
     (tmp_path / "few" / "config.json").write_text((theirs / "config.json").read_text())
-    from vitrail.core.errors import WeightsError
-
     with pytest.raises(WeightsError, match=r"has 999 tokens, and its vocabulary 49,408.*tokenizer\.json"):
         model_path(tmp_path / "few")
 

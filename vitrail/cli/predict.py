@@ -70,7 +70,7 @@ def predict(
     trust
         open a .pt2, which can run any code
     """
-    from vitrail.cli.output import print_json, say, table, unread
+    from vitrail.cli.output import say, unread
     from vitrail.cli.path_checks import model_file, model_there
     from vitrail.cli.raster_map import is_map, predict_map
     from vitrail.cli.zero_shot import predict_zero_shot
@@ -101,17 +101,24 @@ def predict(
     labels.write(say)
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     _say_drawn(drawing)
-    if json:
-        print_json([one.to_dict() for one in answers])
-    elif not written:
-        rows = [[a.path, a.error or str(a.prediction)] for a in answers]
-        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
+    print_answers(answers, json, written)
     for line in _remarks(predictor, request.ask, answers):
         say(line)
     failed = sum(bool(one.error) for one in answers)
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed or (csv and not written) else 0
+
+
+def print_answers(answers: Sequence[Answer], json: bool, written: bool) -> None:
+    """Print the answers as JSON, or as a table unless they were written to one."""
+    from vitrail.cli.output import print_json, table
+
+    if json:
+        print_json([one.to_dict() for one in answers])
+    elif not written:
+        rows = [[one.path, one.error or str(one.prediction)] for one in answers]
+        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
 
 
 def _say_drawn(drawing: Drawing | None) -> None:

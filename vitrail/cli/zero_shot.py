@@ -21,8 +21,8 @@ def predict_zero_shot(
     words: Sequence[str], options: AnswerOptions, json: bool, csv: str | None, out: str | None, device: str
 ) -> int:
     """Predict images as classes that are only named; `words` are the model, if one is named, and the images."""
-    from vitrail.cli.output import print_json, say, table, unread
-    from vitrail.cli.predict import write_csv
+    from vitrail.cli.output import say, unread
+    from vitrail.cli.predict import print_answers, write_csv
     from vitrail.core.errors import UsageError
     from vitrail.core.files import refuse_unwritable
     from vitrail.infer.inputs import expand
@@ -46,11 +46,7 @@ def predict_zero_shot(
     if csv:
         write_csv(csv, answers, COLUMNS)
         say(f"{len(answers)} rows written to {csv}")
-    if json:
-        print_json([one.to_dict() for one in answers])
-    elif not csv:
-        rows = [[one.path, one.error or str(one.prediction)] for one in answers]
-        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
+    print_answers(answers, json, bool(csv))
     for line in outcome.notes:
         say(line)
     failed = sum(bool(one.error) for one in answers)

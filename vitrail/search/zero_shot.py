@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.environment import cache_dir
-from vitrail.core.errors import UsageError
+from vitrail.core.errors import DataError, UsageError
 from vitrail.data.doctor import look_all
 from vitrail.data.image_facts import Memory
 from vitrail.data.labels import count
@@ -138,7 +138,7 @@ def wish_of(names: str, templates: Sequence[str]) -> Wish:
 
 def class_vectors(words: Words, wish: Wish) -> tuple[Floats, list[str]]:
     """Return one vector of length 1 per class, (k, d), the mean of its texts, and notes about them."""
-    templates = wish.templates or (TEMPLATES if words.vocabulary.kind == "clip" else PLAIN)
+    templates = wish.templates or (TEMPLATES if words.vocabulary.of_clip else PLAIN)
     texts = [one.replace("{}", name) for name in wish.names for one in templates]
     notes = list(dict.fromkeys(note for name in wish.names for note in words.notes(name)))
     if not wish.templates and templates is PLAIN:
@@ -239,7 +239,11 @@ def _vectors(
         vectors |= {int(row.id): vector for row, vector in zip(index.rows, index.vectors, strict=True)}
         errors |= {int(one.id): one.why for one in index.broken}
     for i in piped:
-        image = decode_for(model.frozen.preprocess, sources[i].open(), sources[i].called)
+        try:
+            image = decode_for(model.frozen.preprocess, sources[i].open(), sources[i].called)
+        except DataError as error:
+            errors[i] = str(error)
+            continue
         vectors[i] = unit(model.frozen.of_images([image], model.frozen.usual)[LAST])[0]
     return vectors, errors
 

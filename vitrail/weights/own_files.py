@@ -42,17 +42,18 @@ def read_own(opened: Opened, header: str, user: Said) -> Read:
     preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
     own = task_of(stated.get("task") or {})
     licence, pool = stated.get("licence"), stated.get("pool")
-    named = (own.labels, own.task, own.settings, own.things)
+    named = (own.labels, own.task, own.settings, own.things, own.words)
     return Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
 
 
 class TaskOf(NamedTuple):
-    """A task in a header of ours: its name, its classes, its settings, and which classes are things."""
+    """A task in a header of ours: its name, its classes, its settings, which classes are things, and its vocabulary."""
 
     task: str = CLASSIFY
     labels: tuple[str, ...] = ()
     settings: Mapping[str, Any] = MappingProxyType({})
     things: tuple[str, ...] = ()
+    words: Mapping[str, Any] = MappingProxyType({})
 
 
 def task_of(stated: Mapping[str, Any]) -> TaskOf:
@@ -62,4 +63,5 @@ def task_of(stated: Mapping[str, Any]) -> TaskOf:
     if name in catalog.WRAPPERS:
         return TaskOf()
     things = named.get("things") or (named.get("truth") or {}).get("things", ())
-    return TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things))
+    words = named.get("vocabulary") or {}
+    return TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things), words)
