@@ -1,7 +1,7 @@
 """How often the limit of "none of these" errs, on generated similarities of images and words.
 
-`python -m bench.none_limit [SETS]`, by default 60 sets a row. An image that shows a word is five spreads more similar to
-it than others are; words have levels of their own, and images, too. "heavy": the similarities have Student's
+`python -m bench.none_limit [SETS]`, by default 60 sets a row. An image that shows a word is five spreads more similar
+to it than others are; words have levels of their own, and images, too. "heavy": the similarities have Student's
 distribution with 4 degrees of freedom instead of a normal one.
 """
 
