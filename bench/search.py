@@ -1,113 +1,95 @@
-"""Search in 100,000 vectors: the product of one query beside its peers, and where the time of a whole command goes.
+"""How long a search takes in 100,000 images: one query against their vectors, in turn with other ways.
 
-`python -m bench.search [VECTORS] [ROUNDS]`, by default 100,000 vectors of 512 numbers in float32 and 20 rounds. The
-vectors are generated. Peers in the same process: NumPy's argpartition of a product, and scikit-learn's NearestNeighbors
-(brute force, cosine), all on the threads that are stated (OMP_NUM_THREADS). The whole command: the vectors are in the
-cache, 100,000 rows in the index, and a query of one text is encoded by a text tower of the size of CLIP ViT-B/32 with
-random weights.
+`python -m bench.search [--images 100000] [--width 512] [--rounds 15]`
+
+The vectors are random and of length 1, in float32. Ours is what `vitrail search` runs once the vectors are known: one
+matrix product, the best 10, equal images taken together, and the limit of matches that say nothing. Beside it the same
+ten by scikit-learn (brute force, cosine) and by NumPy with argpartition. Says whether all three find the same images.
+Then where the time of a whole command goes, with vectors in the cache and a text tower of the size of CLIP ViT-B/32.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 from bench.pairs import in_turn, machine, table
 from vitrail.data.manifest import Row
 from vitrail.layers.text_tower import TextTower
-from vitrail.search.image_index import Index, unit
-from vitrail.search.ranking import Limits, Query, image_limit, search
+from vitrail.search.image_index import Floats, Index, unit
+from vitrail.search.ranking import UNRELATED, Limits, Query, image_limit, search
 from vitrail.training.feature_files import read_matrix, write_all
 
-WIDTH, TOP, TEXTS = 512, 10, 32
+TOP = 10
 
 
-def generated(count: int, seed: int = 0) -> np.ndarray:
-    """Return vectors of length 1: (count, WIDTH)."""
-    return unit(np.random.default_rng(seed).standard_normal((count, WIDTH), dtype=np.float32))
-
-
-def ways(index: Index, query: Query) -> Mapping[str, Callable[[], list[int]]]:
-    """Return how the best matches are found, by name: ours, and its peers."""
-    from sklearn.neighbors import NearestNeighbors
-
-    neighbours = NearestNeighbors(n_neighbors=TOP, algorithm="brute", metric="cosine").fit(index.vectors)
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=15)
+    asked = parser.parse_args()
+    draw = np.random.default_rng(0)
+    vectors = unit(draw.standard_normal((asked.images, asked.width), dtype=np.float32))
+    rows = tuple(
+        Row(f"{number:06}.jpg", f"{number:06}.jpg", hash=f"{number:x}") for number in range(asked.images)
+    )
+    index = Index(Path(), rows, vectors, (), ())
+    query = unit(draw.standard_normal((1, asked.width), dtype=np.float32))
+    limits = Limits(0.0, 0.0)
+    brute = NearestNeighbors(n_neighbors=TOP, algorithm="brute", metric="cosine").fit(vectors)
 
     def ours() -> list[int]:
-        return [one.row for one in search(index, [query], TOP, Limits(None, None))[0].matches]
+        return [one.row for one in search(index, [Query("q", "text", query[0])], TOP, limits)[0].matches]
 
-    def numpy() -> list[int]:
-        scores = index.vectors @ query.vector
+    def neighbours() -> list[int]:
+        found: list[int] = brute.kneighbors(query, return_distance=False)[0].tolist()
+        return found
+
+    def partitioned() -> list[int]:
+        scores = vectors @ query[0]
         places = np.argpartition(-scores, TOP)[:TOP]
         return places[np.argsort(-scores[places])].tolist()
 
-    def sklearn() -> list[int]:
-        return neighbours.kneighbors(query.vector[None], return_distance=False)[0].tolist()
-
-    return {"vitrail": ours, "numpy": numpy, "scikit-learn": sklearn}
-
-
-def compare(index: Index, query: Query, rounds: int) -> None:
-    """Print the times of ours and of its peers, in turn, after they agreed."""
-    every = ways(index, query)
-    answers = {name: call() for name, call in every.items()}
-    assert len({tuple(one) for one in answers.values()}) == 1, answers
-    found = in_turn(every, rounds)
-    print(table(found, "vitrail", "queries", 1))
-
-
-def whole(folder: Path, vectors: np.ndarray, index: Index, query: Query) -> None:
-    """Print what the parts of a command take, once the vectors are known."""
-    path = folder / "vectors.safetensors"
-    hashes = [row.hash for row in index.rows]
-    write_all(path, ["vectors"], {one: (vector,) for one, vector in zip(hashes, vectors, strict=True)})
-    (folder / "index.json").write_text(
-        json.dumps([[row.path, "", row.hash, [1, 2, 3]] for row in index.rows])
-    )
-    tower = TextTower(512, 12, 8).eval()
-
-    def encode(texts: int) -> None:
-        with torch.inference_mode():
-            tower(torch.randint(1, 49000, (texts, 16)))
-
-    parts: Mapping[str, Callable[[], object]] = {
-        "load the list of files": lambda: [
-            Row(*one[:3]) for one in json.loads((folder / "index.json").read_text())
-        ],
-        "load the vectors": lambda: unit(read_matrix(path, "vectors", hashes)),
-        "encode a text": lambda: encode(1),
-        f"encode {TEXTS} unrelated texts": lambda: encode(TEXTS),
-        "limit of images": lambda: image_limit(index),
-        "search": lambda: search(index, [query], TOP, Limits(None, None)),
-    }
-    for name, part in parts.items():
-        part()
-        took = []
-        for _ in range(3):
-            began = time.perf_counter()
-            part()
-            took.append(time.perf_counter() - began)
-        print(f"{name:28} {1000 * min(took):8.1f} ms")
-
-
-def main(count: int = 100_000, rounds: int = 20) -> None:
-    """Print both tables."""
-    print(machine(), f"{count:,} vectors of {WIDTH} numbers, {torch.get_num_threads()} threads")
-    vectors = generated(count)
-    rows = tuple(Row(f"{i}.jpg", f"{i}.jpg", hash=f"{i:032x}") for i in range(count))
-    index = Index(Path(), rows, vectors, (), ())
-    query = Query("q", "text", generated(1, 1)[0])
-    compare(index, query, rounds)
+    ways = {"vitrail": ours, "scikit-learn, brute": neighbours, "NumPy, argpartition": partitioned}
+    found = {name: way() for name, way in ways.items()}
+    print(table(in_turn(ways, asked.rounds), "vitrail", "query", 1))
+    print("the same images:", len({tuple(one) for one in found.values()}) == 1)
+    print(f"{asked.images:,} vectors of {asked.width} numbers; {machine()}")
     with tempfile.TemporaryDirectory() as folder:
-        whole(Path(folder), vectors, index, query)
+        parts(Path(folder), index, query[0])
+
+
+def parts(folder: Path, index: Index, query: Floats) -> None:
+    """Print the fastest of three times of each part of a command."""
+    path, hashes = folder / "vectors.safetensors", [row.hash for row in index.rows]
+    write_all(path, ["vectors"], {one: (vector,) for one, vector in zip(hashes, index.vectors, strict=True)})
+    record = folder / "index.json"
+    record.write_text(json.dumps([[row.path, "", row.hash, [1, 2, 3]] for row in index.rows]))
+    tower = TextTower(512, 12, 8).eval().requires_grad_(False)
+    tokens = torch.randint(1, 49_000, (len(UNRELATED), 16))
+    of_part: dict[str, Callable[[], object]] = {
+        "load the record of the files": lambda: [Row(*one[:3]) for one in json.loads(record.read_text())],
+        "load the vectors": lambda: unit(np.asarray(read_matrix(path, "vectors", hashes))),
+        "encode a text": lambda: tower(tokens[:1]),
+        "encode the unrelated texts": lambda: tower(tokens),
+        "limit of similar images": lambda: image_limit(index),
+        "search": lambda: search(index, [Query("q", "text", query)], TOP, Limits(None, None)),
+    }
+    for name, part in of_part.items():
+        found = in_turn({name: part}, 3, 1)[name]
+        print(f"{name:30} {1000 * min(found):8.1f} ms")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main()

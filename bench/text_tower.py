@@ -1,8 +1,9 @@
 """A sentence encoder joined to a frozen DINOv2 ViT-S/14 by few pairs: what it then knows, and what it does not.
 
-`python -m bench.text_tower ENCODER [--pairs 100,400,1600] [--side 112] [--seeds 3] [--json FILE]`; ENCODER is the folder
-of a sentence encoder such as all-MiniLM-L6-v2. Wants ../shared (weights and CIFAR-10) beside the repository. Captions
-are made from the labels of eight classes of CIFAR-10, "a photo of a dog". Measured on pictures that it never saw
+`python -m bench.text_tower ENCODER [--pairs 100,400,1600] [--side 112] [--seeds 3] [--json FILE]`; ENCODER is the
+folder of a sentence encoder such as all-MiniLM-L6-v2. Wants ../shared (weights and CIFAR-10) beside the repository.
+Captions are made from the labels of eight classes of CIFAR-10, "a photo of a dog". Measured on pictures that it never
+saw
 
 - which of the eight classes a picture shows, in the wording of training and in another;
 - which of all ten, and which of the two whose names no caption had: do the words of the encoder carry over?
@@ -65,7 +66,11 @@ def table(folder: Path, of_class: dict[str, list[Path]], count: int, seed: int) 
 
 
 def accuracy(
-    predictor: Predictor, images: NDArray[np.float32], truth: Sequence[str], names: Sequence[str], wording: str
+    predictor: Predictor,
+    images: NDArray[np.float32],
+    truth: Sequence[str],
+    names: Sequence[str],
+    wording: str,
 ) -> float:
     """Return how often the text of the right class is nearest, for pictures of these classes."""
     texts = text_vectors(predictor, [wording.format(name) for name in names])
@@ -74,7 +79,9 @@ def accuracy(
     return float(np.mean([names[best] == truth[i] for best, i in zip(nearest, mine, strict=True)]))
 
 
-def measured(folder: Path, encoder: str, pairs: Path, side: int, seed: int, tests: dict[str, Any]) -> dict[str, float]:
+def measured(
+    folder: Path, encoder: str, pairs: Path, side: int, seed: int, tests: dict[str, Any]
+) -> dict[str, float]:
     """Align on these pairs; return seconds and accuracies."""
     began = time.perf_counter()
     options = TrainOptions(
@@ -125,7 +132,9 @@ def rows(found: dict[int, list[dict[str, float]]]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("encoder")
     parser.add_argument("--pairs", default="100,400,1600")
     parser.add_argument("--side", type=int, default=112)

@@ -1,13 +1,13 @@
 """Words and pictures, learnt from planted pairs: does each find the other, and does a word point at its shape?
 
-`python -m bench.words_on_shapes [--minutes 10] [--train 24000] [--pictures 200] [--json FILE] [--keep FOLDER]` makes the
-pairs of `bench/coloured_shapes.py`, trains the task `retrieve` on them from scratch by the ordinary training, and
+`python -m bench.words_on_shapes [--minutes 10] [--train 36000] [--pictures 200] [--json FILE] [--keep FOLDER]` makes
+the pairs of `bench/coloured_shapes.py`, trains the task `retrieve` on them from scratch by the ordinary training, and
 measures on pairs that it never saw
 
 - recall at 1 in both directions: by equal captions, as reports count, and by truth (a caption is right for each picture
   of which it is true);
-- the pointing game (Zhang et al. 2018, arXiv:1608.00507): for every shape of a picture, is the largest value of the heat
-  map of its words, such as "red circle", in its box? Beside it chance: the share of the box in the picture;
+- the pointing game (Zhang et al. 2018, arXiv:1608.00507): for every shape of a picture, is the largest value of the
+  heat map of its words, such as "red circle", in its box? Beside it chance: the share of the box in the picture;
 - zero-shot: which of the combinations that training never showed is in a picture of one, for several wordings.
 """
 
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from bench.coloured_shapes import COLOURS, NOVEL, SHAPES, is_true, phrase, read_truth, write
 from bench.pairs import machine
 from vitrail.explainers.explanation import ImageExplainer, ScoringNetworks
+from vitrail.explainers.methods import compatible_methods
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.words import text_vectors
 from vitrail.runs.run import Run
@@ -38,30 +39,36 @@ from vitrail.training.fit import train
 
 SIDE = 64
 METHODS = ("relevance", "gradcam", "occlusion", "rollout")
-WORDINGS = ("{colour} {shape}", "{a}", "a picture of {a}", "a {shape} that is {colour}", "one {colour} {shape}")
-BATCH = 64
+WORDINGS = (
+    "{colour} {shape}",
+    "{a}",
+    "a picture of {a}",
+    "a {shape} that is {colour}",
+    "one {colour} {shape}",
+)
+BATCH = 160
 
-NETWORK = "image=[64,64],patch=16,width=96,depth=4,heads=3"
+NETWORK = "image=[68,68],patch=[12,8],width=96,depth=4,heads=3"
 TEXT = "text_width=96,text_depth=2,text_heads=3,embed=96,context=24,vocabulary_size=400"
 
 
 def trained(folder: Path, minutes: float, seed: int, pool: str) -> Run:
-    """Train on the pairs of a folder for a time, with patches that overlap by half."""
+    """Train on the pairs of a folder for a time."""
     options = TrainOptions(
         task="retrieve",
         model="vit_ti16",
         network=NETWORK,
-        stride=8,
         weights="none",
         set=TEXT,
         pool=pool,
         time=f"{60 * minutes:.0f}s",
         batch=BATCH,
-        lr=1e-3,
+        lr=2e-3,
         weight_decay=0.05,
-        warmup=0.3,
+        warmup=0.5,
         drop_path=0.0,
         augment="none",
+        precision="bf16",
         ema=0.99,
         seed=seed,
         out=str(folder / "run"),
@@ -106,6 +113,7 @@ def recall(
 def pointing(predictor: Predictor, folder: Path, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the share of shapes on which the largest value of their map lies: by method, and chance."""
     networks = ScoringNetworks(predictor)
+    methods = [method for method in METHODS if method in compatible_methods(predictor.network)]
     hits: dict[str, list[bool]] = defaultdict(list)
     inside: dict[str, list[bool]] = defaultdict(list)
     shares, seconds = [], defaultdict(list)
@@ -115,7 +123,7 @@ def pointing(predictor: Predictor, folder: Path, lines: Sequence[Mapping[str, An
             left, top, right, bottom = shape["box"]
             shares.append((right - left) * (bottom - top) / SIDE**2)
             mask = shape_mask(shape["mask"])
-            for method in METHODS:
+            for method in methods:
                 began = time.perf_counter()
                 heat = look.explain(method, f"{shape['colour']} {shape['name']}").heat
                 seconds[method].append(time.perf_counter() - began)
@@ -128,7 +136,7 @@ def pointing(predictor: Predictor, folder: Path, lines: Sequence[Mapping[str, An
             "on the shape": mean(inside[method]),
             "median ms": 1e3 * median(seconds[method]),
         }
-        for method in METHODS
+        for method in methods
     }
     return {"shapes": len(shares), "chance": mean(shares), **table}
 
@@ -194,9 +202,12 @@ def measured(folder: Path, pictures: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--train", type=int, default=24_000)
+    parser.add_argument("--train", type=int, default=36_000)
+    parser.add_argument("--most", type=int, default=3, help="shapes of a picture")
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", default="cls", choices=["cls", "mean"])
@@ -207,7 +218,7 @@ def main() -> None:
     with nullcontext(given.keep) if given.keep else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not (folder / "truth.jsonl").is_file():
-            write(folder, {"train": given.train, "val": 500, "test": 1000}, 600, given.seed, SIDE)
+            write(folder, {"train": given.train, "val": 500, "test": 1000}, 600, given.seed, SIDE, given.most)
         if not (folder / "run").is_dir():
             trained(folder, given.minutes, given.seed, given.pool)
         found = measured(folder, given.pictures)

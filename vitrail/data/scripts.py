@@ -26,6 +26,8 @@ _NO_SCRIPT = re.compile(
 
 def scripts_of(text: str) -> tuple[str, ...]:
     """Return the scripts of the letters of a text, in the order of their first letter."""
+    if text.isascii():
+        return ("Latin",) if any(map(str.isalpha, text)) else ()
     words = dict.fromkeys(
         unicodedata.name(sign, "").split(" ")[0] for sign in dict.fromkeys(text) if sign.isalpha()
     )

@@ -17,8 +17,8 @@ class Truth:
 
     class: one name per image; classes: any number of names; mask: an image of class values, by its path;
     boxes: a list of classes with corners, as JSON; instances: such a list with an outline of each; panoptic: such a
-    list of areas that do not overlap, of which those of the classes `things` are single objects; caption: a text, or a JSON list of texts;
-    none: only images.
+    list of areas that do not overlap, of which those of the classes `things` are single objects; caption: a text, or
+    a JSON list of texts; none: only images.
     """
 
     kind: str

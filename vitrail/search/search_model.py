@@ -18,7 +18,7 @@ from vitrail.layers.contrastive_head import ContrastiveHead, ImageHalf
 from vitrail.runs.device import device_for
 from vitrail.runs.model_source import is_ours
 from vitrail.search.image_index import Floats
-from vitrail.tasks.retrieve.task import Retrieve
+from vitrail.tasks.texts import ReadsTexts
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.network_choice import DRAFT_SIZE
 from vitrail.weights.clip_files import RETRIEVE
@@ -138,7 +138,7 @@ def _ours(model: str, device: str) -> SearchModel | None:
     predictor = Predictor(path, device)
     name, encoder = predictor.header.name, predictor.network.encoder
     head, task = predictor.network.head, predictor.task
-    if not isinstance(task, Retrieve) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
+    if not isinstance(task, ReadsTexts) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
         return SearchModel(name, Frozen(encoder, predictor.preprocess, predictor.device))
     frozen = Frozen(encoder, predictor.preprocess, predictor.device, head=ImageHalf(head))
     return SearchModel(name, frozen, Words(predictor, head, task.vocabulary))

@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.truth import Truth
-from vitrail.layers.encoder import Encoder, set_checkpointing
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.gradient_checkpointing import set_checkpointing
 from vitrail.models.factory import create_encoder, describe, rebuild
 from vitrail.runs.network import Network, build_network, build_task, stored_of, take_stored
 from vitrail.runs.recipe import ModelSettings, Recipe
