@@ -129,7 +129,9 @@ def test_who_cannot_says_so():
 
 
 def test_a_stride_goes_with_a_stated_side_of_patches():
-    encoder = create_encoder("vit_ti16", image=(32, 32), stride=4, settings={"patch": 8, "width": 24, "heads": 3})
+    encoder = create_encoder(
+        "vit_ti16", image=(32, 32), stride=4, settings={"patch": 8, "width": 24, "heads": 3}
+    )
     assert encoder(torch.zeros(1, 3, 32, 32)).tokens.grid == (7, 7)
     with pytest.raises(SettingError, match="both state the stride"):
         create_encoder("vit_ti16", image=(32, 32), stride=4, settings={"patch": [8, 4]})
