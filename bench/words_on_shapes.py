@@ -1,6 +1,6 @@
 """Words and pictures, learnt from planted pairs: does each find the other, and does a word point at its shape?
 
-`python -m bench.words_on_shapes [--minutes 10] [--train 24000] [--pictures 200] [--json FILE] [--keep FOLDER]` makes
+`python -m bench.words_on_shapes [--minutes 10] [--train 36000] [--pictures 200] [--json FILE] [--keep FOLDER]` makes
 the pairs of `bench/coloured_shapes.py`, trains the task `retrieve` on them from scratch by the ordinary training, and
 measures on pairs that it never saw
 
@@ -46,9 +46,9 @@ WORDINGS = (
     "a {shape} that is {colour}",
     "one {colour} {shape}",
 )
-BATCH = 64
+BATCH = 160
 
-NETWORK = "image=[64,64],patch=8,width=96,depth=4,heads=3"
+NETWORK = "image=[68,68],patch=[12,8],width=96,depth=4,heads=3"
 TEXT = "text_width=96,text_depth=2,text_heads=3,embed=96,context=24,vocabulary_size=400"
 
 
@@ -63,11 +63,12 @@ def trained(folder: Path, minutes: float, seed: int, pool: str) -> Run:
         pool=pool,
         time=f"{60 * minutes:.0f}s",
         batch=BATCH,
-        lr=1e-3,
+        lr=2e-3,
         weight_decay=0.05,
-        warmup=0.3,
+        warmup=0.5,
         drop_path=0.0,
         augment="none",
+        precision="bf16",
         ema=0.99,
         seed=seed,
         out=str(folder / "run"),
@@ -205,7 +206,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--train", type=int, default=24_000)
+    parser.add_argument("--train", type=int, default=36_000)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", default="cls", choices=["cls", "mean"])

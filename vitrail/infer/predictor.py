@@ -162,12 +162,6 @@ class Predictor:
         other.point, other.task = point, self.task_at(point)
         return other
 
-    def with_task(self, task: Task[Any, Any]) -> Predictor:
-        """Return this predictor with another task at its default operating point; both share their networks."""
-        other = copy(self)
-        other.task, other._at_points = task, self._at_points.with_task(self.point, task)
-        return other
-
     def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
         """Return the task for an operating point: with the temperature and limits that were measured there, if any."""
         return self._at_points.task_at(point)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.errors import RunError
-from vitrail.layers.pooling import Kind, Pool, build_pool
+from vitrail.layers.pooling import Pool, build_pool
 from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Pool as Kind
 
 Output = dict[str, Tensor]
 """The output of a network: tensors by name, batch axis first."""

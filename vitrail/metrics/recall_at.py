@@ -54,7 +54,7 @@ def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairin
 
 
 def chance(pairing: Pairing, k: int) -> Floats:
-    """Return for each image the probability that a random order of the texts has a right one among the first k: (n,)."""
+    """Return the probability that a random order of the texts has a right one among the first k, by image: (n,)."""
     right = np.bincount(pairing.image, minlength=pairing.images).astype(np.float64)
     wrong = pairing.texts - right
     missed = np.ones(pairing.images)

@@ -129,8 +129,9 @@ def index_of(contents: Contents, frozen: Frozen, progress: Progress | None = Non
 
 def unit(vectors: NDArray[np.floating]) -> Floats:
     """Return vectors of length 1 in float32: (n, d) -> (n, d); a vector of zeros is returned as it is."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))[:, None]
-    scaled: Floats = np.divide(vectors, np.maximum(lengths, 1e-12), dtype=np.float32)
+    plain = vectors.astype(np.float32, copy=False)
+    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
+    scaled: Floats = plain / np.maximum(lengths, np.float32(1e-12))
     return scaled
 
 

@@ -18,9 +18,10 @@ from vitrail.layers.contrastive_head import ContrastiveHead, ImageHalf
 from vitrail.runs.device import device_for
 from vitrail.runs.model_source import is_ours
 from vitrail.search.image_index import Floats
-from vitrail.tasks.retrieve.task import Retrieve
+from vitrail.tasks.texts import ReadsTexts
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.network_choice import DRAFT_SIZE
+from vitrail.weights.clip_files import RETRIEVE
 from vitrail.weights.preprocessing import answering_preprocess, published_preprocess
 from vitrail.weights.resolve import find_weights
 
@@ -89,6 +90,8 @@ def _published(model: str, device: str) -> SearchModel:
     """Open published weights at the size at which drafts are made of them: at 518 px DINOv2 takes ten times as long."""
     named = family_of(model) and not expanded(model).exists()
     found = find_weights("auto", model) if named else find_weights(model)
+    if found.task == RETRIEVE and found.head and (opened := _ours(_words_file(model), device)) is not None:
+        return opened
     steps = answering_preprocess(found)
     if max(steps.size) > DRAFT_SIZE:
         steps = published_preprocess(found, (DRAFT_SIZE, DRAFT_SIZE))
@@ -135,7 +138,7 @@ def _ours(model: str, device: str) -> SearchModel | None:
     predictor = Predictor(path, device)
     name, encoder = predictor.header.name, predictor.network.encoder
     head, task = predictor.network.head, predictor.task
-    if not isinstance(task, Retrieve) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
+    if not isinstance(task, ReadsTexts) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
         return SearchModel(name, Frozen(encoder, predictor.preprocess, predictor.device))
     frozen = Frozen(encoder, predictor.preprocess, predictor.device, head=ImageHalf(head))
     return SearchModel(name, frozen, Words(predictor, head, task.vocabulary))

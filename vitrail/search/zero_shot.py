@@ -138,7 +138,7 @@ def wish_of(names: str, templates: Sequence[str]) -> Wish:
 
 def class_vectors(words: Words, wish: Wish) -> tuple[Floats, list[str]]:
     """Return one vector of length 1 per class, (k, d), the mean of its texts, and notes about them."""
-    templates = wish.templates or (TEMPLATES if words.vocabulary.kind == "clip" else PLAIN)
+    templates = wish.templates or (TEMPLATES if words.vocabulary.of_clip else PLAIN)
     texts = [one.replace("{}", name) for name in wish.names for one in templates]
     notes = list(dict.fromkeys(note for name in wish.names for note in words.notes(name)))
     if not wish.templates and templates is PLAIN:

@@ -385,7 +385,9 @@ def _for_few(recipe: Recipe, options: TrainOptions, images: int) -> tuple[Recipe
     """
     training = recipe.training
     stated = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
-    if stated or training.tune == "draft":
+    # Steps on cached features cost next to nothing, and a smaller batch has fewer captions to tell apart.
+    cached = recipe.recipe == usual_recipes(recipe.task.name).get("head")
+    if stated or cached or training.tune == "draft":
         return recipe, []
     batch = training.batch
     while batch > SMALLEST_BATCH and images < STEPS * batch:
