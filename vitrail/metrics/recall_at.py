@@ -50,7 +50,7 @@ def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairin
         for place, row in enumerate(cosines, start):
             best = row[partners[place]].max()
             row[partners[place]] = -np.inf
-            found[place] = min(1 + np.count_nonzero(~(row < best)), len(text))
+            found[place] = min(1 + int(np.count_nonzero(~(row < best))), len(text))
     return found
 
 
