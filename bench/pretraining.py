@@ -42,6 +42,7 @@ def main() -> None:
     )
     parser.add_argument("archive")
     parser.add_argument("--model", default="mae_cifar")
+    parser.add_argument("--network", default="width=128,depth=6,heads=4", help="settings of the network")
     parser.add_argument("--pretrain", type=float, default=20, help="minutes without labels")
     parser.add_argument("--minutes", type=float, default=4, help="minutes of each training with labels")
     parser.add_argument("--seeds", type=int, default=3)
@@ -49,10 +50,9 @@ def main() -> None:
     asked = parser.parse_args()
     out = Path(asked.out)
     classes = _unpacked(Path(asked.archive), out / "images")
+    scratch = {"model": asked.model, "network": asked.network, "weights": "none"}
     unlabelled = _unlabelled(classes, out / "unlabelled")
-    pretrained = _trained(
-        unlabelled, out / "pretrained", asked.pretrain, task="pretrain", model=asked.model, weights="none"
-    )
+    pretrained = _trained(unlabelled, out / "pretrained", asked.pretrain, task="pretrain", **scratch)
     explained = json.loads(pretrained.report_path.read_text())["test"]
     print("pretraining, held-out images:", json.dumps(explained)[:400])
     rights: dict[str, list[list[float]]] = {"pretrained": [], "from scratch": []}
@@ -60,7 +60,7 @@ def main() -> None:
         data = _labelled(classes, out / f"labelled-{seed}", seed)
         starts: Mapping[str, Mapping[str, Any]] = {
             "pretrained": {"weights": str(pretrained.folder), "tune": "full"},
-            "from scratch": {"model": asked.model, "weights": "none"},
+            "from scratch": scratch,
         }
         for name, start in starts.items():
             run = _trained(data, out / f"{name.replace(' ', '-')}-{seed}", asked.minutes, seed=seed, **start)

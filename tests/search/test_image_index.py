@@ -105,7 +105,7 @@ def test_broken_pictures_are_named_and_left_out(photos):
 def test_pictures_that_the_network_cannot_take_are_left_out(photos, monkeypatch):
     contents = contents_of(list_images(photos))
     made = frozen()
-    load = Frozen._batches
+    load = Frozen.batches
     bad = contents.rows[4].hash
 
     def batches(self, manifest, rows):
@@ -113,7 +113,7 @@ def test_pictures_that_the_network_cannot_take_are_left_out(photos, monkeypatch)
             raise DataError("4.png has another number of channels. Leave it out.")
         return load(self, manifest, rows)
 
-    monkeypatch.setattr(Frozen, "_batches", batches)
+    monkeypatch.setattr(Frozen, "batches", batches)
     index = index_of(contents, made)
     assert [row.id for row in index.rows] == [f"{number}.png" for number in (0, 1, 2, 3, 5)]
     assert [one.id for one in index.broken] == ["4.png"]

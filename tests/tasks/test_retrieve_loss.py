@@ -149,6 +149,6 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path, loss):
     assert (parts[0][0] + parts[1][0]) / 2 == pytest.approx(whole, rel=1e-5)
     for name, gradient in wanted.items():
         for _, found in parts:
-            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
     assert {"head.scale", "head.tower.embed.weight", "head.project.weight"} <= wanted.keys()
     assert ("head.bias" in wanted) == (loss == "sigmoid")

@@ -275,8 +275,7 @@ def group_duplicates(
 
 def _is_wide(group: Sequence[Sequence[str]], sizes: Counter[str]) -> bool:
     """Return whether a group is a chain of similar images with more than a tenth of a class: not duplicates."""
-    least = min((sizes[one] for own in group for one in own), default=0)
-    return len(group) > max(_FEW, least / _TENTH)
+    return len(group) > max(_FEW, min((sizes[one] for own in group for one in own), default=0) / _TENTH)
 
 
 def _grouped(rows: Sequence[Row], merged: Sequence[Sequence[int]]) -> list[Row]:

@@ -206,8 +206,8 @@ def _remarks(limit: NoneLimit | None, images: int) -> list[str]:
         ]
     said = [
         f"{count(int(limit.none.sum()), 'image')} of {len(limit.none):,} fit none of the classes better than images of "
-        f"other things do. The limit is made so that about {round(100 * ERROR)} in 100 images of something else still "
-        "get a class; things that are like a class get it more often, and some images of a class are missed."
+        f"other things do. The limit aims at {round(100 * ERROR)} in 100 images of something else that still get a "
+        "class; things that are like a class get it more often, and some images of a class are missed."
     ]
     if limit.measured is not None:
         share = wilson(limit.measured.wrong, limit.measured.tested)
