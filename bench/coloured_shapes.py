@@ -35,6 +35,8 @@ NOVEL = {("circle", "green"), ("square", "purple"), ("triangle", "yellow"), ("cr
 COUNTS = (0.5, 0.38, 0.12)
 """Shares of pictures with one, two and three shapes."""
 
+MOST = len(COUNTS)
+
 SIDES, BORDER = ((0.34, 0.5), (0.3, 0.42), (0.28, 0.36)), 0.03
 """Smallest and largest side of the boxes in a picture of one, two and three shapes, and the free border, in shares."""
 
@@ -79,9 +81,9 @@ class Scene:
     ground: str
 
 
-def draw_scene(draw: np.random.Generator, side: int, novel: bool = False) -> Scene:
-    """Return a picture; with `novel` of one shape in a combination that the others never show."""
-    count = 1 if novel else int(draw.choice(len(COUNTS), p=COUNTS)) + 1
+def draw_scene(draw: np.random.Generator, side: int, novel: bool = False, most: int = MOST) -> Scene:
+    """Return a picture of at most `most` shapes; with `novel` of one in a combination that others never show."""
+    count = 1 if novel else min(most, int(draw.choice(len(COUNTS), p=COUNTS)) + 1)
     shapes = _place(draw, side, _combinations(draw, count, novel))
     ground = str(draw.choice(list(GROUNDS)))
     pixels = GROUNDS[ground](draw, side).astype(np.float32)
@@ -115,8 +117,8 @@ def is_true(said: dict[str, Any], shown: dict[str, Any]) -> bool:
     return said["relation"] == _lies(first, second)
 
 
-def write(folder: Path, counts: dict[str, int], novel: int, seed: int, side: int) -> None:
-    """Write pictures, pairs and truth; `counts` are the pairs of each split."""
+def write(folder: Path, counts: dict[str, int], novel: int, seed: int, side: int, most: int = MOST) -> None:
+    """Write pictures, pairs and truth; `counts` are the pairs of each split, `most` the shapes of a picture."""
     draw = np.random.default_rng(seed)
     with (
         (folder_made(folder) / "truth.jsonl").open("w") as truth,
@@ -125,7 +127,7 @@ def write(folder: Path, counts: dict[str, int], novel: int, seed: int, side: int
         table = csv.writer(pairs)
         table.writerow(("image", "caption", "split"))
         for name, split in _names({**counts, "novel": novel}):
-            scene = draw_scene(draw, side, split == "novel")
+            scene = draw_scene(draw, side, split == "novel", most)
             scene.picture.save(folder / ("novel" if split == "novel" else "pairs") / "images" / name)
             if split != "novel":
                 table.writerow((f"images/{name}", scene.caption, split))

@@ -207,6 +207,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--train", type=int, default=36_000)
+    parser.add_argument("--most", type=int, default=3, help="shapes of a picture")
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pool", default="cls", choices=["cls", "mean"])
@@ -217,7 +218,7 @@ def main() -> None:
     with nullcontext(given.keep) if given.keep else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not (folder / "truth.jsonl").is_file():
-            write(folder, {"train": given.train, "val": 500, "test": 1000}, 600, given.seed, SIDE)
+            write(folder, {"train": given.train, "val": 500, "test": 1000}, 600, given.seed, SIDE, given.most)
         if not (folder / "run").is_dir():
             trained(folder, given.minutes, given.seed, given.pool)
         found = measured(folder, given.pictures)

@@ -15,7 +15,7 @@ class Told:
     """Words whose vectors depend on the text alone."""
 
     def __init__(self, kind="clip"):
-        self.vocabulary = SimpleNamespace(kind=kind)
+        self.vocabulary = SimpleNamespace(kind=kind, of_clip=kind == "clip")
         self.asked = []
 
     def vectors(self, texts):

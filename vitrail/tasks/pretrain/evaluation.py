@@ -126,6 +126,7 @@ def _limits(mask: float) -> Limits:
         (
             "The network predicts nothing about an image. It is a start for training with labels: `vitrail train "
             "photos/ --weights RUN --tune full`.",
-            f"A better guess of the {100 * mask:.0f} % hidden is no proof of better features: only a fine-tune shows that.",
+            f"A better guess of the {100 * mask:.0f} % hidden is no proof of better features: only a fine-tune shows "
+            "that.",
         ),
     )

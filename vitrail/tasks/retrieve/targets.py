@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LONG = 75
 """Captions of more words do not fit the 77 tokens that a text tower usually reads: a word is a token or more."""
 _SHOWN = 40  # characters of a caption in a sentence
+_RARE = "They are read byte by byte: more captions in these letters would help."
+_OTHER_VOCABULARY = "A vocabulary learnt from these captions knows them: --set vocabulary=own"
 
 
 class CaptionTargets(Targets[tuple[str, ...]]):
@@ -125,7 +127,7 @@ def unread_captions(rows: Sequence[Row], vocabulary: Vocabulary) -> list[str]:
         said.append(
             f"{count(len(some), 'caption')} of {len(texts):,} in {script} letters, for which the vocabulary of "
             f"the text tower has hardly any pieces (it knows {known}): {shown(some, _SHOWN)}. "
-            "A vocabulary learnt from these captions knows them: --set vocabulary=own"
+            + (_RARE if vocabulary.kind == "own" else _OTHER_VOCABULARY)
         )
     return said
 
