@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,16 @@ from PIL import Image, ImageDraw
 
 COLOURS = {
     "red": (214, 40, 40), "green": (38, 150, 60), "blue": (40, 80, 214), "yellow": (240, 214, 40),
-    "purple": (130, 50, 160), "orange": (244, 130, 30), "white": (246, 246, 246), "black": (16, 16, 16),
+    "purple": (130, 50, 160), "white": (246, 246, 246), "black": (16, 16, 16),
 }  # fmt: skip
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-NOVEL = {
-    ("circle", "green"), ("square", "purple"), ("triangle", "yellow"), ("star", "red"), ("cross", "white"),
-    ("ring", "blue"),
-}  # fmt: skip
+SHAPES = ("circle", "square", "triangle", "cross")
+NOVEL = {("circle", "green"), ("square", "purple"), ("triangle", "yellow"), ("cross", "blue")}
 """Combinations that training never shows: each shape once, each colour at most once."""
 
 COUNTS = (0.5, 0.38, 0.12)
 """Shares of pictures with one, two and three shapes."""
+
+MOST = len(COUNTS)
 
 SIDES, BORDER = ((0.34, 0.5), (0.3, 0.42), (0.28, 0.36)), 0.03
 """Smallest and largest side of the boxes in a picture of one, two and three shapes, and the free border, in shares."""
@@ -44,7 +43,7 @@ SIDES, BORDER = ((0.34, 0.5), (0.3, 0.42), (0.28, 0.36)), 0.03
 FINE = 4  # shapes are drawn at four times the size and averaged, so that their edges are smooth
 
 ONE = (
-    "{a}", "{a}", "a picture of {a}", "there is {a}", "one {colour} {shape}", "a {shape} in {colour}",
+    "{a}", "{colour} {shape}", "a picture of {a}", "there is {a}", "one {colour} {shape}", "a {shape} in {colour}",
     "a {shape} that is {colour}", "{a} and nothing else",
 )  # fmt: skip
 PAIR = ("{a} and {b}", "{a} with {b}", "a picture of {a} and {b}", "there are {a} and {b}")
@@ -72,7 +71,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, its caption, and what the caption says: `relation` is "", or how the first shape lies to the second."""
+    """A picture and its caption; `relation` is "", or how the caption lets the first shape lie to the second."""
 
     picture: Image.Image
     masks: tuple[np.ndarray, ...]  # one (height, width) of booleans for each shape
@@ -82,9 +81,9 @@ class Scene:
     ground: str
 
 
-def draw_scene(draw: np.random.Generator, side: int, novel: bool = False) -> Scene:
-    """Return a picture; with `novel` of one shape in a combination that the others never show."""
-    count = 1 if novel else int(draw.choice(len(COUNTS), p=COUNTS)) + 1
+def draw_scene(draw: np.random.Generator, side: int, novel: bool = False, most: int = MOST) -> Scene:
+    """Return a picture of at most `most` shapes; with `novel` of one in a combination that others never show."""
+    count = 1 if novel else min(most, int(draw.choice(len(COUNTS), p=COUNTS)) + 1)
     shapes = _place(draw, side, _combinations(draw, count, novel))
     ground = str(draw.choice(list(GROUNDS)))
     pixels = GROUNDS[ground](draw, side).astype(np.float32)
@@ -96,7 +95,7 @@ def draw_scene(draw: np.random.Generator, side: int, novel: bool = False) -> Sce
         masks.append(cover > 0.5)
     pixels += draw.normal(0, 3, pixels.shape)
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    relation = _relation(shapes) if len(shapes) == 2 and draw.random() < 0.7 else ""
+    relation = _relation(shapes) if len(shapes) == 2 and draw.random() < 0.5 else ""
     if relation in ("right", "below"):  # said of the other shape
         shapes, masks, relation = shapes[::-1], masks[::-1], {"right": "left", "below": "above"}[relation]
     return Scene(picture, tuple(masks), tuple(shapes), _caption(draw, shapes, relation), relation, ground)
@@ -118,14 +117,17 @@ def is_true(said: dict[str, Any], shown: dict[str, Any]) -> bool:
     return said["relation"] == _lies(first, second)
 
 
-def write(folder: Path, counts: dict[str, int], novel: int, seed: int, side: int) -> None:
-    """Write pictures, pairs and truth; `counts` are the pairs of each split."""
+def write(folder: Path, counts: dict[str, int], novel: int, seed: int, side: int, most: int = MOST) -> None:
+    """Write pictures, pairs and truth; `counts` are the pairs of each split, `most` the shapes of a picture."""
     draw = np.random.default_rng(seed)
-    with (folder_made(folder) / "truth.jsonl").open("w") as truth, _pairs(folder).open("w", newline="") as pairs:
+    with (
+        (folder_made(folder) / "truth.jsonl").open("w") as truth,
+        _pairs(folder).open("w", newline="") as pairs,
+    ):
         table = csv.writer(pairs)
         table.writerow(("image", "caption", "split"))
         for name, split in _names({**counts, "novel": novel}):
-            scene = draw_scene(draw, side, split == "novel")
+            scene = draw_scene(draw, side, split == "novel", most)
             scene.picture.save(folder / ("novel" if split == "novel" else "pairs") / "images" / name)
             if split != "novel":
                 table.writerow((f"images/{name}", scene.caption, split))
@@ -195,16 +197,14 @@ def _place(draw: np.random.Generator, side: int, kinds: Sequence[tuple[str, str]
             return [Shape(*kind, box) for kind, box in zip(kinds, boxes, strict=True)]
 
 
-def _box(
-    draw: np.random.Generator, side: int, smallest: float, largest: float
-) -> tuple[int, int, int, int]:
+def _box(draw: np.random.Generator, side: int, smallest: float, largest: float) -> tuple[int, int, int, int]:
     size, border = round(side * draw.uniform(smallest, largest)), round(BORDER * side)
     left, top = (int(draw.integers(border, side - size - border + 1)) for _ in range(2))
     return left, top, left + size, top + size
 
 
 def _lies(box: Sequence[int], other: Sequence[int]) -> str:
-    """Return how a box lies to another, along the axis with the wider gap: left, right, above, below; "" if it overlaps."""
+    """Return how a box lies to another, by the axis with the wider gap: left, right, above or below; "" if not."""
     gaps = {
         "left": other[0] - box[2], "right": box[0] - other[2], "above": other[1] - box[3], "below": box[1] - other[3],
     }  # fmt: skip
@@ -229,29 +229,17 @@ def _cover(shape: Shape, side: int) -> np.ndarray:
     fine = Image.new("L", (side * FINE, side * FINE))
     pen = ImageDraw.Draw(fine)
     left, top, right, bottom = (FINE * edge for edge in shape.box)
-    x, y, size = (left + right) / 2, (top + bottom) / 2, right - left
-    box, third = (left, top, right - 1, bottom - 1), size / 3
+    box, third = (left, top, right - 1, bottom - 1), (right - left) / 3
     if shape.name == "circle":
         pen.ellipse(box, fill=255)
     elif shape.name == "square":
         pen.rectangle(box, fill=255)
     elif shape.name == "triangle":
-        pen.polygon([(x, top), (right - 1, bottom - 1), (left, bottom - 1)], fill=255)
-    elif shape.name == "ring":
-        pen.ellipse(box, fill=255)
-        pen.ellipse((x - size / 4, y - size / 4, x + size / 4, y + size / 4), fill=0)
-    elif shape.name == "cross":
+        pen.polygon([((left + right) / 2, top), (right - 1, bottom - 1), (left, bottom - 1)], fill=255)
+    else:
         pen.rectangle((left + third, top, right - third, bottom - 1), fill=255)
         pen.rectangle((left, top + third, right - 1, bottom - third), fill=255)
-    else:
-        pen.polygon(list(_star(x, y, size / 2)), fill=255)
     return np.asarray(fine, np.float32).reshape(side, FINE, side, FINE).mean((1, 3)) / 255
-
-
-def _star(x: float, y: float, radius: float) -> Iterable[tuple[float, float]]:
-    for point in range(10):
-        angle, reach = np.pi * point / 5, radius if point % 2 == 0 else 0.42 * radius
-        yield x + reach * np.sin(angle), y - reach * np.cos(angle)
 
 
 def _plain(draw: np.random.Generator, side: int) -> np.ndarray:
@@ -259,7 +247,9 @@ def _plain(draw: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _slope(draw: np.random.Generator, side: int) -> np.ndarray:
-    return _mixed(draw, np.linspace(0, 1, side)[None, :].repeat(side, 0) if draw.random() < 0.5 else _down(side))
+    return _mixed(
+        draw, np.linspace(0, 1, side)[None, :].repeat(side, 0) if draw.random() < 0.5 else _down(side)
+    )
 
 
 def _down(side: int) -> np.ndarray:
@@ -297,7 +287,14 @@ GROUNDS = {"plain": _plain, "slope": _slope, "stripes": _stripes, "checks": _che
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    for name, count in (("train", 8000), ("val", 500), ("test", 1000), ("novel", 600), ("seed", 0), ("side", 64)):
+    for name, count in (
+        ("train", 8000),
+        ("val", 500),
+        ("test", 1000),
+        ("novel", 600),
+        ("seed", 0),
+        ("side", 64),
+    ):
         parser.add_argument(f"--{name}", type=int, default=count)
     given = parser.parse_args()
     splits = {name: getattr(given, name) for name in ("train", "val", "test")}

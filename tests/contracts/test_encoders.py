@@ -10,7 +10,8 @@ import torch
 
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError
-from vitrail.layers.encoder import ColumnEncoder, Encoder, set_checkpointing
+from vitrail.layers.encoder import ColumnEncoder, Encoder
+from vitrail.layers.gradient_checkpointing import set_checkpointing
 from vitrail.layers.pooling import Pool
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Tokens

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.encoder import set_checkpointing
+from vitrail.layers.gradient_checkpointing import set_checkpointing
 from vitrail.layers.masked_decoder import MaskedDecoder, patchify, unpatchify
 from vitrail.layers.position import GridSines, grid_sines, resize_grid
 from vitrail.layers.sdpa import Recorder

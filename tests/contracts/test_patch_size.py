@@ -10,7 +10,7 @@ from test_encoders import TINY
 from timm.layers import resample_patch_embed
 
 from vitrail.core.errors import SettingError
-from vitrail.models.factory import build
+from vitrail.models.factory import build, create_encoder
 from vitrail.models.patch_size import can_resize_patches, resize_patches, with_patch
 
 CAN = [
@@ -126,3 +126,14 @@ def test_who_cannot_says_so():
                 with_patch(encoder, encoder.image_size, 14)
     with pytest.raises(SettingError, match=r"do not tile 21 x 35 pixels\. Use 24 x 32, the nearest size"):
         with_patch(encoder_of("vit"), (21, 35), 8)
+
+
+def test_a_stride_goes_with_a_stated_side_of_patches():
+    encoder = create_encoder(
+        "vit_ti16", image=(32, 32), stride=4, settings={"patch": 8, "width": 24, "heads": 3}
+    )
+    assert encoder(torch.zeros(1, 3, 32, 32)).tokens.grid == (7, 7)
+    with pytest.raises(SettingError, match="both state the stride"):
+        create_encoder("vit_ti16", image=(32, 32), stride=4, settings={"patch": [8, 4]})
+    with pytest.raises(SettingError, match="takes no --stride"):
+        create_encoder("swin_t", stride=2, settings={"patch": 4})

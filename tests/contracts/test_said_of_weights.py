@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import pickle
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -459,6 +462,48 @@ def test_code_is_told_from_weights(tmp_path):
     torch.save(torch.nn.Linear(2, 3), tmp_path / "whole.pth")
     with pytest.raises(WeightsError, match=r"holds a whole network.*network\.state_dict\(\)"):
         open_weights(tmp_path / "whole.pth")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_of_a_torchscript_archive_the_tensors_alone_are_read(tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.BatchNorm1d(3))).half()
+    layers[0].weight = torch.nn.Parameter(torch.randn(2, 3).t())  # its values do not lie row by row
+    torch.jit.save(torch.jit.script(layers), tmp_path / "script.pt")
+    wanted = layers.state_dict()
+    monkeypatch.setattr(torch.jit, "load", None)
+    found = open_weights(tmp_path / "script.pt").tensors
+    assert found.keys() == wanted.keys()
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype
+        for name, tensor in wanted.items()
+    )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("part", "change", "word"),
+    [
+        (
+            "data.pkl",
+            lambda _: pickle.dumps(os.getcwd, protocol=2),
+            r"wants to run posix\.getcwd, which could be harmful",
+        ),
+        ("data.pkl", lambda tree: tree[: len(tree) // 2], "truncated or damaged|cannot be read"),
+        ("data.pkl", lambda _: pickle.dumps({"weight": 1}, protocol=2), "cannot be read"),
+        ("data/0", lambda values: values[:8], "has 2 values, not"),
+    ],
+    ids=["a function", "half of it", "no module", "few values"],
+)
+def test_a_torchscript_archive_with_anything_else_is_refused(tmp_path, part, change, word):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), tmp_path / "script.pt")
+    with zipfile.ZipFile(tmp_path / "script.pt") as content:
+        files = {name: content.read(name) for name in content.namelist()}
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as content:
+        for name, data in files.items():
+            content.writestr(name, change(data) if name.endswith(f"/{part}") else data)
+    with pytest.raises(WeightsError, match=word):
+        open_weights(tmp_path / "other.pt")
 
 
 def test_the_content_decides_what_a_file_is(plain, tmp_path):

@@ -11,7 +11,7 @@ from test_encoders import TINY
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.elastic import can_merge, set_keep, set_merge
-from vitrail.layers.encoder import set_checkpointing
+from vitrail.layers.gradient_checkpointing import set_checkpointing
 from vitrail.layers.sdpa import AttentionMap, Recorder, TokenIndex
 from vitrail.layers.tokens import Tokens
 from vitrail.models.deit import DeiTConfig

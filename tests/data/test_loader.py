@@ -31,6 +31,9 @@ class Masks:
         with Image.open(file) as image:
             return np.asarray(image)
 
+    def drawn(self, target: Any, key: int) -> Any:
+        return target
+
     def transform(self, target: Any, view: View) -> Any:
         return view.mask(target, VOID)
 

@@ -194,7 +194,9 @@ def test_whole_detectors_are_converted_both_ways(vitrail, theirs, tmp_path):
 
 def test_names_of_detectors_are_networks_of_ours():
     for row in DETECTORS:
-        family = next((name for name in ("rf_detr", "detr", "eomt") if row.name.startswith(f"{name}_")), None)
+        family = next(
+            (name for name in ("rf_detr", "detr", "eomt", "clip") if row.name.startswith(f"{name}_")), None
+        )
         assert family is not None
         if family in catalog.ARCHITECTURES:
             assert catalog.family_of(row.model) == family, row.name

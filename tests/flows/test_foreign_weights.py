@@ -91,7 +91,7 @@ NAMES = {
     "hub-vit": "vit",
     "hub-deit": "deit",
     "hub-dinov2": "dinov2",
-    "hub-clip": "vit_base_patch16_clip_224",
+    "hub-clip": "clip",
     "hub-swin": "swin",
 }
 

@@ -21,7 +21,7 @@ from vitrail.layers.elastic import (
     set_keep,
     smaller_sizes,
 )
-from vitrail.layers.encoder import set_checkpointing
+from vitrail.layers.gradient_checkpointing import set_checkpointing
 from vitrail.layers.sdpa import Recorder, attend, class_attention
 from vitrail.layers.tokens import Features
 from vitrail.models.factory import build, create_encoder

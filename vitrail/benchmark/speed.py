@@ -108,7 +108,7 @@ def _network(name: str, device: torch.device) -> tuple[Network, tuple[int, int]]
         # What is assumed of names and preprocessing changes no speed, so the notes are not for this table.
         path = published_model(name).path if is_published(name) else name
         predictor = Predictor(path, str(device))
-        predictor.require_answers()
+        predictor.answering()
         return predictor.network, predictor.preprocess.size
     encoder = create_encoder(name)
     network = build_network(encoder, build_task("classify", [str(i) for i in range(CLASSES)], {}))

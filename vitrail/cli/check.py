@@ -45,8 +45,8 @@ def check(
     more
         further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     task
-        the task to train, if not the default one: classify, multilabel, segment, detect, instances, panoptic, or
-        your own, module:Class
+        the task to train, if not the default one: classify, multilabel, segment, detect, instances, panoptic,
+        pretrain, retrieve, or your own, module:Class
     html
         write a page with the images to this file
     undo

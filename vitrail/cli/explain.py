@@ -73,7 +73,7 @@ def explain(
     wish = Wish(method, of, Path(out), options.check, options.given())
     results = []
     predictor = Predictor(model, device, options.point)
-    predictor.require_answers()
+    predictor.answering()
     piped = sys.stdin.buffer.read() if "-" in images else None
     for result in explain_all(predictor, expand(images, piped, say), wish):
         results.append(result)

@@ -74,6 +74,13 @@ def data_there(data: str) -> None:
         )
 
 
+def image_there(image: str) -> None:
+    """Raise a DataError if an image, or a folder or archive of images, does not exist; patterns are not looked up."""
+    path = expanded(image)
+    if not path.exists() and not any(sign in image for sign in "*?["):
+        raise DataError(f"{image} does not exist.{_near(path)} Name an image.")
+
+
 def _near(path: Path, built_in: Iterable[str] = ()) -> str:
     """Return a hint: a file next to it, or a built-in data set, with a similar name."""
     try:

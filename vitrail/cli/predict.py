@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def predict(
     model: str,
-    images: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)],
+    images: Annotated[tuple[str, ...], Parameter(allow_leading_hyphen=True)] = (),
     /,
     *,
     json: bool = False,
@@ -48,12 +48,13 @@ def predict(
         vitrail predict runs/trees map.tif --tiles 400 --out shown/
         vitrail predict runs/scene big.tif --out map.tif
         cat photo.jpg | vitrail predict runs/photos -
+        vitrail predict new/ --zero-shot "cat,dog,something else"
 
     Parameters
     ----------
     model
         a run folder, a model.safetensors, an exported .onnx, .xml or .pt2, or published weights: a timm name, org/repo,
-        a folder
+        a folder. With --zero-shot it may be left out
     images
         files, folders, patterns such as 'new/*.jpg', zip or tar files, or - for standard input
     json
@@ -69,21 +70,25 @@ def predict(
     trust
         open a .pt2, which can run any code
     """
-    from vitrail.cli.output import print_json, say, table, unread
+    from vitrail.cli.output import say, unread
     from vitrail.cli.path_checks import model_file, model_there
     from vitrail.cli.raster_map import is_map, predict_map
+    from vitrail.cli.zero_shot import predict_zero_shot
     from vitrail.core.errors import UsageError
 
+    if options.zero_shot is not None:
+        return predict_zero_shot((model, *images), options, json, csv, out, device)
     if not images:
-        raise UsageError("Name images to look at: vitrail predict runs/photos new/*.jpg")
+        raise UsageError(
+            "Name images to look at: vitrail predict runs/photos new/*.jpg. See: vitrail predict --help"
+        )
     _refuse_both(options)
     model_there(model)
     _refuse_unwritable(csv)
     from vitrail.infer.predictor import load
     from vitrail.tasks.ask import asked_of
 
-    predictor = load(model_file(model), device, trust=trust, point=options.point)
-    predictor.require_answers()
+    predictor = load(model_file(model), device, trust=trust, point=options.point).answering()
     if out is not None and is_map(out):
         return predict_map(predictor, images, out, options, json, csv)
     sources = _sources(predictor, model, images)
@@ -97,19 +102,32 @@ def predict(
     answers = list(_answers(sources, made, drawing, labels))
     labels.write(say)
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
-    if drawing is not None:
-        say(f"{drawing.count} files written to {out}")
-    if json:
-        print_json([one.to_dict() for one in answers])
-    elif not written:
-        rows = [[a.path, a.error or str(a.prediction)] for a in answers]
-        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
+    _say_drawn(drawing)
+    print_answers(answers, json, written)
     for line in _remarks(predictor, request.ask, answers):
         say(line)
     failed = sum(bool(one.error) for one in answers)
     if failed:
         say(unread(failed, len(answers)))
     return 1 if failed or (csv and not written) else 0
+
+
+def print_answers(answers: Sequence[Answer], json: bool, written: bool) -> None:
+    """Print the answers as JSON, or as a table unless they were written to one."""
+    from vitrail.cli.output import print_json, table
+
+    if json:
+        print_json([one.to_dict() for one in answers])
+    elif not written:
+        rows = [[one.path, one.error or str(one.prediction)] for one in answers]
+        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
+
+
+def _say_drawn(drawing: Drawing | None) -> None:
+    from vitrail.cli.output import say
+
+    if drawing is not None:
+        say(f"{drawing.count} files written to {drawing.folder}")
 
 
 def _sources(predictor: Predictor, model: str, images: Sequence[str]) -> list[Source]:

@@ -55,12 +55,14 @@ def search(
         auto, cpu, cuda, mps
     """
     from vitrail.cli.output import print_json, say
-    from vitrail.cli.path_checks import data_there, model_there
+    from vitrail.cli.path_checks import data_there, image_there, model_there
     from vitrail.core.files import refuse_unwritable
     from vitrail.search.queries import refuse_empty
 
     refuse_empty(texts, options.like)
     data_there(data)
+    for image in options.like:
+        image_there(image)
     if options.model:
         model_there(options.model)
     if csv:
@@ -100,7 +102,8 @@ def _searched(data: str, texts: tuple[str, ...], options: SearchOptions, device:
         say(f"left out: {one.why}")
     many = count(len(found.searched.rows), "image")
     say(
-        f"{many} searched with {found.model} in {1000 * found.seconds:.0f} ms, once their vectors were known."
+        f"{many} searched with {found.model} in {max(1, round(1000 * found.seconds))} ms, once their vectors were "
+        "known."
     )
     return found
 

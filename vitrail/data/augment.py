@@ -92,8 +92,8 @@ class Augment:
 
     `crop` draws a region of the original (None: the image is fitted as in prediction). `flip` mirrors and `affine`
     rotates, shifts and scales the input; `zoom` draws a scale of the whole image, of which the input shows a part, or
-    which is padded; `turns` are mirrors and quarter turns; `square` draws a square region, whose side is such a share of
-    the short one. A view moves masks, points and boxes in the same way.
+    which is padded; `turns` are mirrors and quarter turns; `square` draws a square region with such a share of the
+    short side. A view moves masks, points and boxes in the same way.
     `change` works on uint8 pixels of the input, `erase` on the normalised input. If `moves_truth` is False, `change`
     moves pixels without moving the truth.
     """

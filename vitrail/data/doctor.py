@@ -52,7 +52,7 @@ class Report:
     checks: Checks = field(repr=False, compare=False)
     sizes: tuple[
         tuple[int, int], ...
-    ] = ()  # the (height, width) of the smallest, the median and the largest image
+    ] = ()  # (height, width) of the smallest, the median and the largest image
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -196,8 +196,7 @@ def workers() -> int:
 
 
 def _refuse_twice(entries: Sequence[Entry]) -> None:
-    tally = Counter(entry.id for entry in entries)
-    twice = [one for one, number in tally.items() if number > 1]
+    twice = [one for one, number in Counter(entry.id for entry in entries).items() if number > 1]
     if twice:
         raise DataError(f"{shorten(twice)} stands in the data more than once. Name every image once.")
 
@@ -276,8 +275,7 @@ def group_duplicates(
 
 def _is_wide(group: Sequence[Sequence[str]], sizes: Counter[str]) -> bool:
     """Return whether a group is a chain of similar images with more than a tenth of a class: not duplicates."""
-    least = min((sizes[one] for own in group for one in own), default=0)
-    return len(group) > max(_FEW, least / _TENTH)
+    return len(group) > max(_FEW, min((sizes[one] for own in group for one in own), default=0) / _TENTH)
 
 
 def _grouped(rows: Sequence[Row], merged: Sequence[Sequence[int]]) -> list[Row]:

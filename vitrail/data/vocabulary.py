@@ -54,6 +54,11 @@ class Vocabulary:
         return {"text": self.text, "context": self.context, "kind": self.kind}
 
     @property
+    def of_clip(self) -> bool:
+        """Whether it is that of CLIP, whose networks have read captions of every kind."""
+        return self.kind == "clip"
+
+    @property
     def size(self) -> int:
         """The number of tokens."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))

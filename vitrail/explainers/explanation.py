@@ -89,7 +89,7 @@ class ImageExplainer:
     """
 
     def __init__(self, predictor: Predictor, image: Any, networks: ScoringNetworks | None = None) -> None:
-        predictor.require_answers()
+        predictor.answering()
         if predictor.preprocess.zoom is not None:
             raise SettingError(
                 "This model uses sliding windows, so there is no map of the whole image. Train with --set zoom=0 "
@@ -107,6 +107,11 @@ class ImageExplainer:
     def choices(self) -> list[str]:
         """What can be explained in the prediction, most likely first."""
         return list(self.predictor.task.choices(self.prediction))
+
+    @property
+    def _first(self) -> str:
+        """The first of the choices; empty if the prediction names none, as without texts to choose from."""
+        return next(iter(self.choices), "")
 
     @property
     def point(self) -> str:
@@ -136,7 +141,7 @@ class ImageExplainer:
         heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
         image = self.predictor.preprocess.visible(self.ready.image)
         asked = self.predictor.task.asked(subject.prediction, self.output)
-        named = asked.choice if asked else of or self.choices[0]
+        named = asked.choice if asked else of or self._first
         return Explanation(method, self.prediction, grid, heat, image, named, asked=asked)
 
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
@@ -171,7 +176,7 @@ class ImageExplainer:
 
     def _baseline(self, of: str) -> Baseline:
         if of not in self._baselines:
-            subject = self.subject(None if of == self.choices[0] else of)
+            subject = self.subject(None if of == self._first else of)
             self._baselines[of] = Baseline(subject, self.ready.pixels)
         return self._baselines[of]
 

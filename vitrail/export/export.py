@@ -96,7 +96,7 @@ def export(
     if path.suffix == SUFFIXES[format] or not path.exists():
         refuse_unwritable(path)
     predictor = Predictor(model, "cpu", point)
-    predictor.require_answers()
+    predictor.answering()
     if format in FOLDERS:
         refuse_point(predictor, format)
     asked = _pictures(Path(model), predictor, data)

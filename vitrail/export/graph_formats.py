@@ -42,6 +42,7 @@ from vitrail.infer.runtimes import (
 )
 from vitrail.layers.heads import Output
 from vitrail.models.factory import count_params
+from vitrail.runs.model_file import Header
 from vitrail.runs.proof import proof_image_for
 
 OPSET = 18
@@ -70,10 +71,16 @@ def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
         return torch.export.export(whole.eval(), (samples,), dynamic_shapes=({0: free, 1: free, 2: free},))
 
 
+def _without_words(header: Header) -> Header:
+    """Return a header without the vocabulary of a text tower: a graph has the image tower only."""
+    task = {key: value for key, value in header.task.items() if key != "vocabulary"}
+    return header.model_copy(update={"task": task})
+
+
 def metadata(predictor: Predictor, form: Form) -> dict[str, str]:
     """Return the metadata of an exported graph, as text by name."""
     shown = proof_image_for(predictor.preprocess)
-    header = predictor.header_at(predictor.point)
+    header = _without_words(predictor.header_at(predictor.point))
     return {
         KEY: json.dumps(header.model_dump(), ensure_ascii=False),
         **words.metadata(predictor, form),

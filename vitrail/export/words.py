@@ -36,6 +36,9 @@ PLACE: Mapping[str, str] = MappingProxyType(
 )
 """How to place maps that cover the input in the pixels of the image, by the fit of the preprocessing."""
 
+VECTOR = "image_vector"
+"""What the output "image" is called in a graph, whose input may have this name."""
+
 EXACT = (
     "Checked in float32. A runtime that uses fewer bits by default (OpenVINO uses bf16 if the processor supports it) "
     "gives slightly different outputs; OpenVINO computes in float32 with INFERENCE_PRECISION_HINT f32."
@@ -61,7 +64,13 @@ class Form:
 
 
 def names(predictor: Predictor, form: Form) -> list[str]:
-    """Return the names of the outputs, in order."""
+    """Return the names of the outputs, in order; none is called like the input."""
+    raw = _raw_names(predictor, form)
+    return [VECTOR if name == "image" else name for name in raw]
+
+
+def _raw_names(predictor: Predictor, form: Form) -> list[str]:
+    """Return the names of the outputs as the task has them."""
     return [*output_names(predictor.task), *(["attention"] if form.attention else [])]
 
 
@@ -114,11 +123,11 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
     first = "batch axis first: " if form.batch else ""
     return [
         {
-            "name": name,
+            "name": called,
             "dtype": in_image[name].dtype if name in in_image else "float32",
             "is": first + known.get(name, f"{name} of the task"),
         }
-        for name in names(predictor, form)
+        for name, called in zip(_raw_names(predictor, form), names(predictor, form), strict=True)
     ]
 
 
@@ -210,10 +219,11 @@ def description(predictor: Predictor, form: Form) -> str:
     given = "; ".join(f"{one['name']}: {one['is']}" for one in output_words(predictor, form))
     labels, said = predictor.labels, point_words(predictor)
     said = said and f"{said} "
+    classes = f", {len(labels)} classes" if labels else ""
+    order = "Class i of an output is labels[i]. " if labels else ""
     return (
-        f"{named(predictor)}, {len(labels)} classes, written by vitrail export. "
-        f"{said}Input {taken['name']}: {taken['is']} Outputs: {given}. "
-        f"Class i of an output is labels[i]. {EXACT}"
+        f"{named(predictor)}{classes}, written by vitrail export. "
+        f"{said}Input {taken['name']}: {taken['is']} Outputs: {given}. {order}{EXACT}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -60,12 +60,6 @@ class PointNetworks:
                 self._tasks[point] = self._calibrated(point)
             return self._tasks[point]
 
-    def with_task(self, point: OperatingPoint, task: Task[Any, Any]) -> PointNetworks:
-        """Return the same networks with another task for one operating point."""
-        other = copy(self)
-        other._tasks = {**self._tasks, point: task}
-        return other
-
     def _calibrated(self, point: OperatingPoint) -> Task[Any, Any]:
         task = self._stored_task(point)
         if task == self.header.task:
@@ -116,9 +110,9 @@ class PointNetworks:
 def _at_point(network: Network, point: OperatingPoint) -> Network:
     """Return a copy for an operating point that shares every tensor, except those of patches with another size."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    twin = deepcopy(network, shared)
+    copy = deepcopy(network, shared)
     if point.patch:
-        twin.encoder = with_patch(network.encoder, point.size, point.patch)
-    set_keep(twin, point.keep)
-    set_merge(twin, point.merge)
-    return twin
+        copy.encoder = with_patch(network.encoder, point.size, point.patch)
+    set_keep(copy, point.keep)
+    set_merge(copy, point.merge)
+    return copy

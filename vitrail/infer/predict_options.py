@@ -32,6 +32,11 @@ class AnswerOptions:
     reference
         with a map: polygons, points or a raster of known classes, drawn at random within each mapped class
         (points.gpkg, or points.gpkg:class); areas then have 95 % intervals
+    zero_shot
+        classes that were never trained, by name: "cat,dog,something else". The model, published CLIP if none is named,
+        must have learnt from captions. From 50 images on, those that fit no class are told
+    template
+        with --zero-shot: the text of a class, such as "a satellite photo of {}"; may be given several times
     coco
         write predicted boxes, and masks if the model has them, as labels to this COCO file
     yolo
@@ -46,6 +51,8 @@ class AnswerOptions:
     each_class: bool = False
     tiles: int | None = None
     reference: str | None = None
+    zero_shot: str | None = None
+    template: tuple[str, ...] = ()
     coco: str | None = None
     yolo: str | None = None
 

@@ -162,12 +162,6 @@ class Predictor:
         other.point, other.task = point, self.task_at(point)
         return other
 
-    def with_task(self, task: Task[Any, Any]) -> Predictor:
-        """Return this predictor with another task at its default operating point; both share their networks."""
-        other = copy(self)
-        other.task, other._at_points = task, self._at_points.with_task(self.point, task)
-        return other
-
     def task_at(self, point: OperatingPoint) -> Task[Any, Any]:
         """Return the task for an operating point: with the temperature and limits that were measured there, if any."""
         return self._at_points.task_at(point)
@@ -225,8 +219,8 @@ class Predictor:
     def _answer_to_proof(self) -> list[float]:
         return answer(self._built, self.task, self.preprocess)
 
-    def require_answers(self) -> None:
-        """Raise a RunError, with the way out, for a model that predicts nothing about an image."""
+    def answering(self) -> Predictor:
+        """Return this predictor; RunError, with the way out, for a model that predicts nothing about an image."""
         if not self.task.answers:
             model = self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
             again = command("train", "photos/", "--weights", model, "--tune", "full")
@@ -234,6 +228,7 @@ class Predictor:
                 f"{model} was trained for {self.task.name}, which predicts nothing about an image. Train it further "
                 f"on images with labels: {again}"
             )
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -256,7 +251,7 @@ class Predictor:
         if sets is not None:
             request = request or Request(self.point)
             request = replace(request, ask=asked_of(self.task, request.ask.threshold, sets))
-        self.require_answers()
+        self.answering()
         many = images if isinstance(images, list | tuple) else [images]
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
@@ -305,7 +300,7 @@ class Predictor:
         self, sources: Iterable[Source], batch: int = BATCH, request: Request | None = None
     ) -> Iterator[Answer]:
         """Yield one answer per source, in order; for an image that cannot be read the answer is an error."""
-        self.require_answers()
+        self.answering()
         request = request or Request(self.point)
         batch = batch if self.preprocess.zoom is None else 1  # keep only one large image in memory
         waiting: list[tuple[str, Ready | str]] = []
@@ -354,6 +349,11 @@ class Predictor:
         """Yield groups of images of one size: all together, or one by one where sizes differ."""
         step = max(1, len(ready)) if self.preprocess.zoom is None else 1
         yield from (ready[start : start + step] for start in range(0, len(ready), step))
+
+    def of_row(self, image: Any, id: str) -> Any:
+        """Return what the task decodes for the image of a row, for drawings; also of a model that predicts nothing."""
+        ready = self.ready(image)._replace(id=id)
+        return self.predicted([ready], Request(self.point))[0]
 
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
         """Return the task's raw output for prepared images, batch axis first, on the CPU."""

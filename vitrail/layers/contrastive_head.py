@@ -31,10 +31,11 @@ class Tower(Protocol):
 class ContrastiveHead(PooledHead):
     """Pool and project the image, encode and project its text, both to unit vectors of `embed` numbers.
 
-    With `hidden` the projections are MLPs with so many hidden values, else linear layers without bias. Features -> `image` (b, embed); with the input `tokens`, int64 (b, n), also `text` (b, embed). `tower` encodes the
-    texts (`TextTower`, or any `Tower`). The learned `scale` is the logarithm of the factor of the cosines; `bias` is
-    added to them by the sigmoid loss only (SigLIP, Zhai et al. 2023, arXiv:2303.15343, algorithm 1, which begins with
-    a `scale` of ln 10 and a `bias` of -10).
+    Features -> `image` (b, embed); with the input `tokens`, int64 (b, n), also `text` (b, embed). `tower` encodes the
+    texts (`TextTower`, or any `Tower`). With `hidden` the projections are MLPs with so many hidden values, else linear
+    layers without bias. The learned `scale` is the logarithm of the factor of the cosines; `bias` is added to them by
+    the sigmoid loss only (SigLIP, Zhai et al. 2023, arXiv:2303.15343, algorithm 1, which begins with a `scale` of ln 10
+    and a `bias` of -10).
     """
 
     tower: nn.Module

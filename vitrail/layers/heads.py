@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import RunError
 from vitrail.layers.pooling import Pool, build_pool
 from vitrail.layers.tokens import Features, FeatureSpec
+from vitrail.layers.tokens import Pool as Kind
 
 Output = dict[str, Tensor]
 """The output of a network: tensors by name, batch axis first."""
@@ -38,6 +39,11 @@ class Head(nn.Module):
     __call__: Callable[..., Output]
 
     @property
+    def pooling(self) -> Kind | None:
+        """How it pools an image to one vector; None for a head that does not."""
+        return None
+
+    @property
     def from_prefix(self) -> bool:
         """Whether it reads prefix tokens only; explanations then trace the attention back from the prefix."""
         return self.reads == "prefix"
@@ -56,6 +62,11 @@ class PooledHead(Head):
 
     pool: Pool
     pools = True
+
+    @property
+    def pooling(self) -> Kind:
+        """The kind of its pool."""
+        return self.pool.kind
 
     @property
     def from_prefix(self) -> bool:

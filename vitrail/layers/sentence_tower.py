@@ -66,4 +66,4 @@ def _bert(config: Mapping[str, Any]) -> Any:
     from transformers import BertConfig, BertModel
 
     sizes = {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return BertModel(BertConfig(**sizes, attn_implementation="sdpa"), add_pooling_layer=False)
+    return BertModel(BertConfig(**sizes), add_pooling_layer=False)

@@ -40,7 +40,8 @@ class Pairing(NamedTuple):
 def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairing) -> Ints:
     """Return the rank of the nearest right text of each image, from 1: (n, e), (m, e) -> (n,).
 
-    A wrong text that is as near as the right one is ranked before it, so that equal vectors find nothing.
+    A wrong text that is as near as the right one is ranked before it, so that equal vectors find nothing, and neither
+    do vectors that are not numbers.
     """
     found = np.zeros(len(image), np.int64)
     partners = pairing.partners()
@@ -49,18 +50,19 @@ def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairin
         for place, row in enumerate(cosines, start):
             best = row[partners[place]].max()
             row[partners[place]] = -np.inf
-            found[place] = 1 + np.count_nonzero(row >= best)
+            found[place] = min(1 + int(np.count_nonzero(~(row < best))), len(text))
     return found
 
 
-def chance(pairing: Pairing, k: int) -> float:
-    """Return the share of images of which a random order of the texts has a right one among the first k."""
+def chance(pairing: Pairing, k: int) -> Floats:
+    """Return the probability that a random order of the texts has a right one among the first k, by image: (n,)."""
     right = np.bincount(pairing.image, minlength=pairing.images).astype(np.float64)
     wrong = pairing.texts - right
     missed = np.ones(pairing.images)
     for taken in range(min(k, pairing.texts)):
         missed *= np.maximum(wrong - taken, 0) / (pairing.texts - taken)
-    return float(np.mean(1 - missed))
+    chances: Floats = 1 - missed
+    return chances
 
 
 def recall_at(rank: Ints, k: int, weights: Floats) -> float:
@@ -87,7 +89,7 @@ def pairing_of(captions: Sequence[Sequence[str]]) -> tuple[Pairing, tuple[str, .
     text: list[int] = []
     for owner, several in enumerate(captions):
         for caption in several:
-            key = " ".join(caption.lower().split())
+            key = " ".join(caption.casefold().split())
             if key not in places:
                 places[key] = len(places)
                 texts.append(caption)

@@ -77,9 +77,25 @@ def create_encoder(
     """
     if not settings:
         return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
-    config = config_of(name, channels=channels, drop_path=drop_path, stride=stride)
+    config = config_of(
+        name, channels=channels, drop_path=drop_path, stride=None if "patch" in settings else stride
+    )
+    if stride is not None and "patch" in settings:
+        settings = {**settings, "patch": _overlapping_patch(config, settings["patch"], stride)}
     # All at once: an image that the preset's patches do not tile may fit the requested patches.
     return build(changed(config, {**({} if image is None else {"image": image}), **settings}))
+
+
+def _overlapping_patch(config: Any, patch: Any, stride: int) -> Any:
+    """Return the setting for patches of a stated side, `stride` pixels apart.
+
+    SettingError if the side is stated with a stride of its own, or for families whose patches cannot overlap.
+    """
+    if config.family not in OVERLAPPING:
+        refuse_overlap(config.family, stride)
+    if not isinstance(patch, int):
+        raise SettingError(f"--stride {stride} and patch={patch} both state the stride. Leave one out.")
+    return patch if stride == patch else (patch, stride)
 
 
 def changed(config: Any, settings: Mapping[str, Any]) -> Any:

@@ -259,8 +259,11 @@ def with_legend(
     return sheet
 
 
-def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Image:
-    """Return the image above one bar per class, whose length is the probability."""
+def label_bars(image: Image.Image, top: Sequence[tuple[str, float]], form: str = ".1%") -> Image.Image:
+    """Return the image above one bar per class, whose length is the probability; `form` is how numbers are written.
+
+    A number below 0, as a cosine may be, has no bar.
+    """
     ground = shown(image)
     size = _text_size(ground, 22)
     font, row = ImageFont.load_default(size), size + 9
@@ -269,9 +272,9 @@ def label_bars(image: Image.Image, top: Sequence[tuple[str, float]]) -> Image.Im
     draw = ImageDraw.Draw(sheet)
     for i, (label, probability) in enumerate(top):
         y = ground.height + 4 + i * row
-        draw.rectangle((0, y, int(probability * (ground.width - 1)), y + row - 4), fill="#9ecae9")
+        draw.rectangle((0, y, int(max(0.0, probability) * (ground.width - 1)), y + row - 4), fill="#9ecae9")
         draw.text((6, y + 2), _fit(label, font, ground.width - 80), INK, font)
-        draw.text((ground.width - 6, y + 2), f"{probability:.1%}", INK, font, anchor="ra")
+        draw.text((ground.width - 6, y + 2), f"{probability:{form}}", INK, font, anchor="ra")
     return sheet
 
 

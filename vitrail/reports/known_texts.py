@@ -10,7 +10,8 @@ from vitrail.infer.predictor import Predictor
 from vitrail.runs.model_file import write_model
 from vitrail.runs.network import stored_of
 from vitrail.runs.run import Run
-from vitrail.tasks.retrieve.task import Retrieve, most_common
+from vitrail.tasks.retrieve.text_side import most_common
+from vitrail.tasks.texts import ReadsTexts
 
 MOST = 1000
 """Largest number of captions in a model file."""
@@ -22,7 +23,7 @@ def with_known_texts(run: Run, manifest: Manifest, predictor: Predictor) -> Pred
     Models of other tasks, and files that have them already, are not changed.
     """
     task = predictor.task
-    if not isinstance(task, Retrieve) or task.known is not None:
+    if not isinstance(task, ReadsTexts) or task.known is not None:
         return predictor
     captions = [caption for row in manifest.rows(TRAIN) for caption in task.read(row, Path())]
     knowing = copy(task)

@@ -107,7 +107,7 @@ def evaluate_points(model: str, wish: PointsWish, say: Say = _silent) -> PointsT
     if wish.html:
         refuse_unwritable(Path(wish.html))
     predictor = Predictor(model, wish.device)
-    predictor.require_answers()
+    predictor.answering()
     points = _points(predictor, model, wish.wanted)
     images, notes, own = _images(predictor, model, wish)
     others = _others(predictor, wish, images)

@@ -28,8 +28,9 @@ class Header(Settings):
 
     `task` holds the task's name and settings, its `labels`, its `truth`, the description of its training labels, its
     `abstention` (`vitrail.tasks.abstention`), if the task supports it, and what else it has learnt (`Task.stored`).
-    Files of earlier versions hold the labels only. `point` is the operating point of an exported graph that answers at another one than the whole network
-    (`vitrail.layers.elastic`); its input is what `preprocess` makes, resized to the size of this point.
+    Files of earlier versions hold the labels only. `point` is the operating point of an exported graph that answers at
+    another one than the whole network (`vitrail.layers.elastic`); its input is what `preprocess` makes, resized to the
+    size of this point.
     """
 
     format: Literal[1] = FORMAT

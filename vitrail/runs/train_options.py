@@ -27,8 +27,8 @@ class TrainOptions:
     recipe
         named recipe, or a YAML file like the recipe.yaml of a run
     task
-        the task, by default the one that fits the data: classify, multilabel, segment, detect, instances, panoptic, or
-        a class of your own, module:Class
+        the task, by default the one that fits the data: classify, multilabel, segment, detect, instances, panoptic,
+        pretrain, retrieve, or a class of your own, module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
     epochs
@@ -76,8 +76,8 @@ class TrainOptions:
     pool
         how the tokens become one vector: cls, mean, cls_mean (both side by side) or attention
     text_tower
-        the folder of a sentence encoder that reads the captions (task retrieve): the vision model and the encoder stay as
-        they are, and only what joins them is trained
+        the folder of a sentence encoder that reads the captions (retrieve): it and the vision model stay as they are,
+        and only what joins them is trained
     elastic
         train one network for several input sizes and shares of kept tokens; supervit networks always are
     balance

@@ -73,7 +73,7 @@ def search_folder(
     found = tuple(search(index, asked.queries, options.top, limits))
     took = time.perf_counter() - began
     notes = (*index.notes, *asked.notes, *remarks(found))
-    return Result(index, found, model.name, notes, took)
+    return Result(index, found, options.model or model.name, notes, took)
 
 
 def _limits(model: SearchModel, index: Index, texts: Sequence[str], likes: Sequence[str]) -> Limits:

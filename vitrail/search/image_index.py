@@ -94,7 +94,8 @@ def contents_of(images: ImageList, progress: Progress | None = None) -> Contents
             f"None of {count(len(entries), 'image')} can be read, the first because: {broken[0].why}"
         )
     rows = tuple(Row(one.id, one.path, one.part, hash=hashes[_key(one)]) for one in good)
-    notes = (*images.notes, *_changes(images, known, {_key(one): hashes[_key(one)] for one in good}))
+    there = {_key(one): hashes[_key(one)] for one in entries}
+    notes = (*images.notes, *_changes(known, there))
     kept = {_key(one): (hashes[_key(one)], marks.of(one.path)) for one in good}
     if kept != known:
         _write(path, kept)
@@ -128,8 +129,9 @@ def index_of(contents: Contents, frozen: Frozen, progress: Progress | None = Non
 
 def unit(vectors: NDArray[np.floating]) -> Floats:
     """Return vectors of length 1 in float32: (n, d) -> (n, d); a vector of zeros is returned as it is."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))[:, None]
-    scaled: Floats = np.divide(vectors, np.maximum(lengths, 1e-12), dtype=np.float32)
+    plain = vectors.astype(np.float32, copy=False)
+    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
+    scaled: Floats = plain / np.maximum(lengths, np.float32(1e-12))
     return scaled
 
 
@@ -182,7 +184,7 @@ def _unchanged(known: tuple[str, tuple[int, ...]] | None, mark: tuple[int, ...])
     return known[0] if known is not None and mark and known[1] == mark else ""
 
 
-def _changes(images: ImageList, known: _Known, now: dict[_Key, str]) -> list[str]:
+def _changes(known: _Known, now: dict[_Key, str]) -> list[str]:
     """Return notes on images that were renamed or moved, or have vanished, since the last search."""
     gone = [key for key in known if key not in now]
     fresh = {content: key for key, content in now.items() if key not in known}

@@ -11,7 +11,6 @@ from vitrail.core.catalog import family_of
 from vitrail.core.environment import expanded
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.core.text import command
-from vitrail.data.labels import count
 from vitrail.data.vocabulary import Vocabulary
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.words import text_vectors
@@ -19,9 +18,10 @@ from vitrail.layers.contrastive_head import ContrastiveHead, ImageHalf
 from vitrail.runs.device import device_for
 from vitrail.runs.model_source import is_ours
 from vitrail.search.image_index import Floats
-from vitrail.tasks.retrieve.task import Retrieve
+from vitrail.tasks.texts import ReadsTexts
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.network_choice import DRAFT_SIZE
+from vitrail.weights.clip_files import RETRIEVE
 from vitrail.weights.preprocessing import answering_preprocess, published_preprocess
 from vitrail.weights.resolve import find_weights
 
@@ -48,9 +48,11 @@ class Words:
         """Return sentences about what the text tower cannot read of a text."""
         notes = [self.vocabulary.warning(text)]
         if self.vocabulary.cut(text):
+            words = len(text.split())
+            long = f"The text of {words:,} words" if words > 1 else "The text"
             notes.append(
-                f"The text has {count(len(text.split()), 'word')}, more than the text tower reads "
-                f"({self.vocabulary.context} tokens): its end is cut off."
+                f"{long} is longer than the {self.vocabulary.context} tokens that the text tower reads: its end is cut "
+                "off."
             )
         return [one for one in notes if one]
 
@@ -88,6 +90,8 @@ def _published(model: str, device: str) -> SearchModel:
     """Open published weights at the size at which drafts are made of them: at 518 px DINOv2 takes ten times as long."""
     named = family_of(model) and not expanded(model).exists()
     found = find_weights("auto", model) if named else find_weights(model)
+    if found.task == RETRIEVE and found.head and (opened := _ours(_words_file(model), device)) is not None:
+        return opened
     steps = answering_preprocess(found)
     if max(steps.size) > DRAFT_SIZE:
         steps = published_preprocess(found, (DRAFT_SIZE, DRAFT_SIZE))
@@ -115,7 +119,9 @@ def _words_file(model: str | None) -> str:
         return str(published_model(model or WORDS_MODEL).path)
     except WeightsError as error:
         if model is not None:
-            raise
+            raise WeightsError(
+                f"{model} cannot be asked in words, which takes a network that has learnt from captions: {error}"
+            ) from error
         raise WeightsError(
             f"To search by words a network is needed that has learnt from captions, and the default one cannot be "
             f"had: {error} With captions of your own: {command('train', 'pairs.csv', '--task', 'retrieve')}, then "
@@ -132,7 +138,7 @@ def _ours(model: str, device: str) -> SearchModel | None:
     predictor = Predictor(path, device)
     name, encoder = predictor.header.name, predictor.network.encoder
     head, task = predictor.network.head, predictor.task
-    if not isinstance(task, Retrieve) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
+    if not isinstance(task, ReadsTexts) or not isinstance(head, ContrastiveHead) or task.vocabulary is None:
         return SearchModel(name, Frozen(encoder, predictor.preprocess, predictor.device))
     frozen = Frozen(encoder, predictor.preprocess, predictor.device, head=ImageHalf(head))
     return SearchModel(name, frozen, Words(predictor, head, task.vocabulary))

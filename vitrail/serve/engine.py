@@ -55,7 +55,7 @@ class Engine:
         torch.set_num_threads(model.threads)
         self.model, self.notes = model, list[str]()
         self.predictor = load(model.path, model.device, trust=model.trust)
-        self.predictor.require_answers()
+        self.predictor.answering()
         self._readers, self._of_run = check_images(self.predictor, model.path)
         points = self._chosen_points()
         plans = self._plans(points)

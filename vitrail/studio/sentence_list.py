@@ -257,6 +257,31 @@ TEMPLATES: tuple[str, ...] = (
     "none of these (…%): the share of {n} {what} images that fit their classes better.",
     "Of images of known classes, {n} % get this answer by mistake.",
     "Doubtful: not significantly better than random order by {what}.",
+    # masked pretraining
+    "Explains {n} of hidden patches, on {what}.",
+    "{n} % explained",
+    "Left what the network saw, in the middle what it guessed, right the image.",
+    "The network learns the pattern in a patch, and not its colour: each guessed patch is drawn with the mean and the "
+    "spread of the true one.",
+    "Under one fixed mask an image ({n} % hidden), on {what}.",
+    "The network predicts nothing about an image.",
+    "A better guess of the {n} % hidden is no proof of better features: only a fine-tune shows that.",
+    "images only, because the task needs no labels[.|]",
+    # captions
+    "recall@1 image → caption {n}, caption → image {n2} (chance {what}), on {names}.",
+    "The nearest of all captions with their cosines; ✓ is right.",
+    "The nearest images; ✓ is right.",
+    "The nearest right one is number {n} of {n2}.",
+    "It ranks: a text that describes no image still has nearest images.",
+    "A cosine is not a probability.",
+    "{n} caption[s|] stand beside several images, each of which counts as right.",
+    "Recall at k: the share of images of which one of the right captions is among the k nearest of all captions here, "
+    "and the share of captions of which a right image is among the k nearest images.",
+    "Equal captions are one candidate, and right for each of their images.",
+    "{n} caption[s|]",
+    "Write one, or leave the image out.",
+    "A text tower reads about the first {n} words; the rest is cut off.",
+    "Write what the image shows: a network cannot learn such names.",
     # comparisons
     "{one} is better than {other} by {n} points ({n2} to {n3}), by more than the {region} that matter.",
     "{one} is better than {other} by {n} points ({n2} to {n3}); perhaps by less than {region}.",

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -80,9 +80,7 @@ def align(recipe: Recipe, prepared: Prepared, out: str | None, listeners: Sequen
     manifest.write(run.manifest_path)
     run.log("checked", prepared.found())
     look = look_event(manifest.root, prepared.looked)
-    run.log(
-        "started", {"time": time.time(), "weights": hash_of(start.network.encoder.state_dict()), **look}
-    )
+    run.log("started", {"time": time.time(), "weights": hash_of(start.network.encoder.state_dict()), **look})
     train, val = _coupled(start, manifest, device, listeners)
     note(listeners, [_honest(len(train.captions))])
     alignment = _Alignment(run, recipe, start, listeners)
@@ -145,7 +143,7 @@ def _captioned(
     texts = tokens
     if not _learns(head):
         with torch.inference_mode():
-            texts = torch.cat([head.tower(part) for part in tokens.split(TEXTS)]).clone()
+            texts = torch.cat([head.tower(part) for part in torch.split(tokens, TEXTS)]).clone()
     return Coupled(rows, features, captions, [[number[text] for text in own] for own in captions], texts)
 
 
@@ -169,18 +167,13 @@ def _report_progress(listeners: Sequence[Listener], done: int, total: int) -> No
 
 
 def _parts(start: InitialState) -> tuple[Retrieve, ContrastiveHead]:
-    head = start.network.head
-    assert isinstance(start.task, Retrieve), "only the task retrieve is aligned"
-    assert isinstance(head, ContrastiveHead), "the task retrieve has a contrastive head"
-    return start.task, head
+    return cast(Retrieve, start.task), cast(ContrastiveHead, start.network.head)
 
 
 class _Alignment:
     """Steps of the head on cached features; the weights with the best validation score stay."""
 
-    def __init__(
-        self, run: Run, recipe: Recipe, start: InitialState, listeners: Sequence[Listener]
-    ) -> None:
+    def __init__(self, run: Run, recipe: Recipe, start: InitialState, listeners: Sequence[Listener]) -> None:
         self.run, self.settings, self.listeners = run, recipe.training, listeners
         self.start, (self.task, self.head) = start, _parts(start)
         self.step, self.began = 0, time.monotonic()
@@ -230,7 +223,7 @@ class _Alignment:
         loss = self.task.loss(*self._pairs(train, images)).total
         if not torch.isfinite(loss):
             raise DivergedError(f"The loss became {loss.item()} at step {self.step + 1}", "Try a lower --lr.")
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.settings.clip:
             torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.settings.clip)
         optimiser.step()
@@ -269,13 +262,13 @@ class _Alignment:
     @torch.inference_mode()
     def _answers(self, val: Coupled) -> Mapping[str, Tensor]:
         tower = self.head.tower
-        parts = val.texts.split(TEXTS)
+        parts = torch.split(val.texts, TEXTS)
         encoded = torch.cat([tower(part) for part in parts]) if _learns(self.head) else val.texts
         most = max(map(len, val.numbers))
         filled = torch.tensor([numbers + numbers[:1] * (most - len(numbers)) for numbers in val.numbers])
-        texts = encoded[filled.to(encoded.device)].flatten(0, 1)
+        texts = encoded[filled.flatten().to(encoded.device)]
         image, factor = self.head.image_vectors(val.features), self.head.factor()
-        text = self.head.text_vectors(texts).unflatten(0, (len(val.rows), most))
+        text = self.head.text_vectors(texts).view(len(val.rows), most, -1)
         return {"image": image.cpu(), "text": text.cpu(), "factor": factor.expand(len(val.rows)).cpu()}
 
     def _publish(self, event: Event) -> None:

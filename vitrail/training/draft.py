@@ -22,7 +22,6 @@ from vitrail.data.open_image import load
 from vitrail.data.prepare import Prepared
 from vitrail.evaluate.cross_validation import Answered, gain_from_twice, score_by_folds
 from vitrail.infer.backends import Backend
-from vitrail.layers.heads import PooledHead
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.reports.draft_report import Outlook, write_draft_report
 from vitrail.runs.device import device_for
@@ -83,8 +82,7 @@ def _size(manifest: Manifest, row: Row) -> tuple[int, int]:
 
 def _frozen(start: InitialState, device: torch.device) -> Frozen:
     """Return the frozen network, pooled as its head does; with features per patch when the task's probe is dense."""
-    dense, head = isinstance(_probe_of(start), DenseProbe), start.network.head
-    kind = head.pool.kind if isinstance(head, PooledHead) else None
+    dense, kind = isinstance(_probe_of(start), DenseProbe), start.network.head.pooling
     return Frozen(start.network.encoder, start.preprocess, device, dense, kind=kind)
 
 
@@ -153,7 +151,7 @@ def _probe_of(start: InitialState) -> Probe | None:
 def _layer_of(start: InitialState) -> nn.Linear | None:
     """Return the layer that takes the probe's weights, or None when the task or its head has none."""
     probe, head = _probe_of(start), start.network.head
-    if isinstance(head, PooledHead) and head.pool.attention is not None:
+    if head.pooling == "attention":
         return None  # what it reads is not yet learnt
     return probe.layer(start.network.head) if probe else None
 

@@ -207,7 +207,7 @@ class Frozen:
         }
 
         def images() -> Tensor:
-            return next(iter(self._batches(manifest, wanted[: self.batch])))[1]
+            return next(iter(self.batches(manifest, wanted[: self.batch])))[1]
 
         return self.backends.choose(missing, images)
 
@@ -249,7 +249,7 @@ class Frozen:
         self, manifest: Manifest, rows: Sequence[Row], plan: Backend
     ) -> Iterator[tuple[list[str], tuple[Vectors, ...]]]:
         """Yield hashes and the network's outputs, batch by batch."""
-        for hashes, images in self._batches(manifest, rows):
+        for hashes, images in self.batches(manifest, rows):
             yield hashes, self._run(plan, images)
 
     def _run(self, plan: Backend, images: Tensor) -> tuple[Vectors, ...]:
@@ -259,7 +259,7 @@ class Frozen:
         arrays = [found[name].float().cpu().numpy() for name in self.outputs]
         return tuple(array.astype(np.float16) if self.patches else array for array in arrays)
 
-    def _batches(self, manifest: Manifest, rows: Sequence[Row]) -> Iterator[tuple[list[str], Tensor]]:
+    def batches(self, manifest: Manifest, rows: Sequence[Row]) -> Iterator[tuple[list[str], Tensor]]:
         """Yield hashes and prepared images, read in turns with the network on the CPU, and ahead of a GPU."""
         images = ImageDataset(rows, manifest.root, self.preprocess, NoTargets(Truth("none")))
         left = iter(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,13 +11,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vitrail.core.errors import SettingError
 from vitrail.data.preprocess import Preprocess, usual_fraction
 from vitrail.data.truth import Truth
-from vitrail.layers.encoder import Encoder, set_checkpointing
+from vitrail.layers.encoder import Encoder
+from vitrail.layers.gradient_checkpointing import set_checkpointing
 from vitrail.models.factory import create_encoder, describe, rebuild
 from vitrail.runs.network import Network, build_network, build_task, stored_of, take_stored
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
 from vitrail.training.distillation import open_teacher
-from vitrail.training.head_transfer import take_head
+from vitrail.training.head_transfer import PublishedHead, carries_over, take_head
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import Pretrained
 from vitrail.weights.resolve import find_weights
@@ -56,8 +57,8 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
         SettingError: the head of the network for this task only answers, or the network does not fit into memory.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
-    getattr(task, "learn_vocabulary", lambda _: None)(rows)
     opened = _opened(recipe.model)
+    said = _learn_words(task, recipe.task.name, opened.weights, rows)
     if reason := opened.encoder.why_not_trained(task.name):
         raise SettingError(reason)
     preprocess = task.steps(opened.preprocess)
@@ -66,7 +67,24 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
-    return InitialState(network, task, preprocess, opened.licence, opened.origin, lines)
+    return InitialState(network, task, preprocess, opened.licence, opened.origin, (*said, *lines))
+
+
+def _learn_words(
+    task: Task[Any, Any], name: str, weights: Pretrained | None, rows: Sequence[Row]
+) -> Sequence[str]:
+    """Give a task that reads words its vocabulary: that of the weights whose text tower it takes, or a new one."""
+    learn: Callable[[Sequence[Row]], Sequence[str]] = getattr(task, "learn_vocabulary", lambda _: ())
+    if (
+        weights is None
+        or not weights.words
+        or not carries_over(PublishedHead(weights.task, weights.settings), name)
+    ):
+        return learn(rows)
+    if any(getattr(task.settings, one) != weights.settings.get(one) for one in ("vocabulary", "context")):
+        return learn(rows)
+    take_stored(task, {"vocabulary": weights.words})  # another one would give its numbers other meanings
+    return ()
 
 
 def refuse_network(task: Task[Any, Any], encoder: Encoder) -> None:

@@ -58,7 +58,7 @@ from vitrail.training.raster_recipe import (
     raster_line,
 )
 from vitrail.training.setting_origins import Layer, origins
-from vitrail.training.task_choice import choose_task, refuse_balance, stated_settings
+from vitrail.training.task_choice import choose_task, refuse_balance, refuse_micro, stated_settings
 from vitrail.training.validate_options import refuse_apart, refuse_idle
 from vitrail.training.view_choice import view_layer
 
@@ -249,6 +249,7 @@ def _recipe(wanted: _Wanted) -> _Composed:
     layers, file, reasons = _layers(wanted)
     merged = recipe = read(Recipe, layered(*(layer.settings for layer in layers)), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
+    refuse_micro(wanted.task, options.micro)
     recipe = _without_drop_path(with_teacher(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = snap_to_patches(recipe, options, encoder)
@@ -384,7 +385,9 @@ def _for_few(recipe: Recipe, options: TrainOptions, images: int) -> tuple[Recipe
     """
     training = recipe.training
     stated = options.batch is not None or (options.recipe is not None and is_file(options.recipe))
-    if stated or training.tune == "draft":
+    # Steps on cached features cost next to nothing, and a smaller batch has fewer captions to tell apart.
+    cached = recipe.recipe == usual_recipes(recipe.task.name).get("head")
+    if stated or cached or training.tune == "draft":
         return recipe, []
     batch = training.batch
     while batch > SMALLEST_BATCH and images < STEPS * batch:

@@ -140,6 +140,15 @@ def refuse_balance(cls: type[Settings], task: str, balance: str | None) -> None:
         )
 
 
+def refuse_micro(task: str, micro: int | None) -> None:
+    """Raise a UsageError for --micro with a task whose loss couples the images of a batch."""
+    if micro is not None and catalog.load("task", task).couples:
+        raise UsageError(
+            f"--micro computes a batch in pieces, and the loss of the task {task} compares all images of a batch with "
+            "each other. Give a smaller --batch, start more processes, or add --grad-checkpointing."
+        )
+
+
 def _settings_hint(cls: type[Settings]) -> str:
     names = ", ".join(cls.model_fields)
     return f"It has: {names} (--set name=value)." if names else "It has no settings."

@@ -10,6 +10,7 @@ from typing import Any
 from vitrail.core.catalog import KINDS, family_of, load
 from vitrail.core.config import Settings, fault
 from vitrail.core.errors import SettingError, UnknownNameError, UsageError
+from vitrail.layers.sentence_tower import require_transformers
 from vitrail.models.factory import config_of, our_name
 from vitrail.runs.device import device_for
 from vitrail.runs.recipe import (
@@ -23,7 +24,6 @@ from vitrail.runs.recipe import (
 )
 from vitrail.runs.task_wrapping import unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings, seconds, task_settings
-from vitrail.layers.sentence_tower import require_transformers
 from vitrail.tasks.retrieve.sentence_encoder import sentence_config
 from vitrail.training.network_choice import named_network
 from vitrail.training.task_choice import named_task, refuse_task

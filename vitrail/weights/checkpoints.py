@@ -1,8 +1,8 @@
 """Published checkpoints as rows: name, network, address, licence, preprocessing.
 
 The rows are read from the registry of the installed timm, which states the address, the licence and the preprocessing
-of each checkpoint; values that it does not state are None. Detectors and segmenters, which timm has not, are listed in
-`vitrail.weights.detectors`.
+of each checkpoint; values that it does not state are None. Networks with a head of another task than labels, which timm
+has not, are listed in `vitrail.weights.detectors`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from vitrail.weights.read_request import CLASSIFY
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 """Licences that allow any use; `auto` chooses only checkpoints with these."""
 
-PREFERRED = ("augreg_in21k", "lvd142m", "augreg2_in21k_ft_in1k", "augreg_in21k_ft_in1k", "orig_in21k")
+PREFERRED = (
+    "augreg_in21k",
+    "lvd142m",
+    "augreg2_in21k_ft_in1k",
+    "augreg_in21k_ft_in1k",
+    "orig_in21k",
+    "openai",
+)
 """timm's tags in the order in which `auto` tries them: broad pretraining first, to be fine-tuned here."""
 
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", OPEN_CLIP)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -15,9 +15,10 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, our_name, rebuild
 from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
-from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_own, of_timm_folder
+from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
+from vitrail.weights.own_files import TaskOf, read_own, task_of
 from vitrail.weights.read_request import (
     CLASSIFY,
     CONVERTED,
@@ -48,7 +49,7 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     what the file contains, and the nearest preset or the missing option.
     """
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
-        return _of_model(_own(opened, header, of_user(network)), model, opened)
+        return _of_model(read_own(opened, header, of_user(network)), model, opened)
     folder, written = timm_folder(opened.config), _written(opened)
     if folder and model and model.split(".")[0] == folder.config.name:
         model = None  # the name of the folder's network, whose settings come from the folder
@@ -142,8 +143,8 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
         preprocessing = of_converted(steps)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
-    own = _task_of(header.get("task") or {})
-    own = own if own.task == kind.task else _TaskOf(kind.task)
+    own = task_of(header.get("task") or {})
+    own = own if own.task == kind.task else TaskOf(kind.task)
     settings = {**clip_files.with_gelu(kind.settings, config), **own.settings}
     labels = own.labels or kind.labels
     source, licence = kind.conventions.name, header.get("licence")
@@ -267,52 +268,6 @@ def _left(front: str, opened: Opened, kind: Layout) -> str:
 
 def _at(opened: Opened, error: WeightsError) -> WeightsError:
     return WeightsError(f"{opened.path}: {error}")
-
-
-def _own(opened: Opened, header: str, user: Said) -> Read:
-    """Read a file of vitrail: a model with its task, or only an encoder."""
-    try:
-        stated = json.loads(header)
-        description = stated["encoder"]
-    except (ValueError, KeyError) as error:
-        raise WeightsError(f"{opened.path} has a broken header; copy it again.") from error
-    with torch.device("meta"):
-        config = rebuild(description).config
-    if user != Said():
-        raise WeightsError(f"{opened.path} says itself what its network is; leave --network out.")
-    encoder, head = (
-        {name.removeprefix(part): t for name, t in opened.tensors.items() if name.startswith(part)}
-        for part in ("encoder.", "head.")
-    )
-    if {name: tuple(tensor.shape) for name, tensor in encoder.items()} != shapes(config):
-        raise WeightsError(
-            f"{opened.path} does not hold the network that its header describes; copy it again."
-        )
-    steps = stated.get("preprocessing")
-    preprocessing = of_own(stated["preprocess"]) if "preprocess" in stated else steps and of_converted(steps)
-    own = _task_of(stated.get("task") or {})
-    licence, pool = stated.get("licence"), stated.get("pool")
-    named = (own.labels, own.task, own.settings, own.things)
-    return Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
-
-
-class _TaskOf(NamedTuple):
-    """A task in a header of ours: its name, its classes, its settings, and which classes are things."""
-
-    task: str = CLASSIFY
-    labels: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = MappingProxyType({})
-    things: tuple[str, ...] = ()
-
-
-def _task_of(stated: Mapping[str, Any]) -> _TaskOf:
-    """Return the task in a header of ours; of a task that wraps another one, that of classification."""
-    named = catalog.with_task_name(stated)
-    name = named.get("name", CLASSIFY)
-    if name in catalog.WRAPPERS:
-        return _TaskOf()
-    things = named.get("things") or (named.get("truth") or {}).get("things", ())
-    return _TaskOf(name, tuple(named.get("labels", ())), named.get("settings", {}), tuple(things))
 
 
 def _way_out(config: Any, opened: Opened, kind: Layout) -> str:

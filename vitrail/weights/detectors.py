@@ -1,9 +1,10 @@
-"""Official detectors and segmenters by our names: repository at the hub, licence and task. No torch.
+"""Official networks with a head by our names (detectors, segmenters, CLIP): repository, licence and task. No torch.
 
 The names of repositories are taken from documentation: their pages at huggingface.co, transformers' docstrings, and
 EoMT's list of models (github.com/tue-mps/eomt, model_zoo/dinov2.md). Those in `BY_ANALOGY` were not seen anywhere and
 follow the names of the others. The licences are those of their authors: Apache-2.0 for DETR, for RF-DETR up to L and
-for all RF-DETR-Seg, MIT for EoMT. No file of theirs could be fetched where this was written.
+for all RF-DETR-Seg, MIT for EoMT and LAION's CLIP; OpenAI's repository, which its weights belong to, is MIT. No file of
+theirs could be fetched where this was written.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ DETECTORS: tuple[Detector, ...] = (
         ("eomt_l.cityscapes_semantic_1024", "tue-mps/cityscapes_semantic_eomt_large_1024", "segment"),
         ("eomt_g.coco_panoptic_640", "tue-mps/coco_panoptic_eomt_giant_640", "panoptic"),
         ("eomt_g.coco_panoptic_1280", "tue-mps/coco_panoptic_eomt_giant_1280", "panoptic"),
+        ("clip_b32.openai", "openai/clip-vit-base-patch32", "retrieve"),
+        ("clip_b16.openai", "openai/clip-vit-base-patch16", "retrieve"),
+        ("clip_l14.openai", "openai/clip-vit-large-patch14", "retrieve"),
+        ("clip_l14_336.openai", "openai/clip-vit-large-patch14-336", "retrieve"),
+        ("clip_b32.laion2b", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "retrieve"),
+        ("clip_b16.laion2b", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "retrieve"),
+        ("clip_l14.laion2b", "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "retrieve"),
+        ("clip_h14.laion2b", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "retrieve"),
     ),
 )
 """In the order in which a network's name stands for them: the first is taken."""

@@ -31,7 +31,8 @@ class Pretrained:
     of `vitrail.layers.heads.LinearHead`; `pool` is what it reads, and `labels` its classes in order, if stated.
     `assumed` are sentences about assumptions, and about parts of the file that are not used. The head is that of `task`
     with these `settings`; for other tasks than classification its tensors have the names of the head of the task.
-    Of the classes of a panoptic one, `things` are single objects, if stated.
+    Of the classes of a panoptic one, `things` are single objects, if stated. `words` is the vocabulary of a text tower
+    that was trained here, empty for others.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Pretrained:
     task: str = CLASSIFY
     settings: Mapping[str, Any] = field(default_factory=dict)
     things: tuple[str, ...] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -122,6 +124,7 @@ def from_path(
         found.task,
         found.settings,
         found.things,
+        found.words,
     )
 
 

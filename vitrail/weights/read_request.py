@@ -32,7 +32,8 @@ class Read(NamedTuple):
 
     `pool` is what the classifier reads, and `labels` its classes, if stated; `assumed` are sentences about assumptions,
     and about parts of the file that are not used. The head is that of `task` with these `settings`; of
-    a panoptic one the classes `things` are single objects, if stated.
+    a panoptic one the classes `things` are single objects, if stated. `words` is the vocabulary of a text tower that a
+    model file of ours has.
     """
 
     config: Any
@@ -46,6 +47,7 @@ class Read(NamedTuple):
     task: str = CLASSIFY
     settings: Mapping[str, Any] = MappingProxyType({})
     things: tuple[str, ...] = ()
+    words: Mapping[str, Any] = MappingProxyType({})
 
 
 class Asked(NamedTuple):

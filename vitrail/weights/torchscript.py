@@ -69,12 +69,12 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{path} is a TorchScript archive without its data; fetch or copy it again.")
         try:
             root = _Reader(content, tree.removesuffix(".pkl"), path).load()
+            return dict(_tensors(root))
         except (pickle.UnpicklingError, KeyError, AttributeError, TypeError, IndexError) as error:
             raise WeightsError(
                 f"{path} is a TorchScript archive whose modules cannot be read ({error}). Save its weights alone: "
                 f"torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')"
             ) from error
-    return dict(_tensors(root))
 
 
 class _Reader(pickle.Unpickler):

@@ -9,11 +9,11 @@ from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import box_tables, captions, raster
+from vitrail.data.layouts.base import ALONE, Tree
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
-from vitrail.data.layouts.base import Tree
-from vitrail.data.layouts.decide import ALONE, Look, decide
+from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
 from vitrail.data.layouts.segments import as_wanted
 from vitrail.data.layouts.split_lists import with_lists

@@ -25,6 +25,9 @@ from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at
 
 CLASS = Truth("class")
 
+ALONE = "To learn from the images alone: --task pretrain."
+"""The way out of a source without labels."""
+
 
 class Entry(NamedTuple):
     """One image of a layout, not opened yet; `target` and `part` are those of a manifest row.

@@ -15,7 +15,7 @@ from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, same_name, shorten, split_labels
 from vitrail.data.layouts import table, unlabelled
-from vitrail.data.layouts.base import Layout, Question, Tree, Way
+from vitrail.data.layouts.base import ALONE, Layout, Question, Tree, Way
 
 Look = Callable[[Tree], Layout | None]
 
@@ -34,9 +34,6 @@ _CLOSE = 0.5
 _SOME = 0.05
 """A reading that explains a smaller share of the images is not reported."""
 
-
-ALONE = "To learn from the images alone: --task pretrain."
-"""The way out of a source without labels."""
 
 _SHAPES = frozenset(("folders", "filenames"))
 """Readings by names only; their problems are not reported if another reading is chosen."""
@@ -113,8 +110,17 @@ def _wanted(tree: Tree, found: Found) -> Found:
 
 
 def images(tree: Tree) -> Layout | None:
-    """Return all images of a source without labels; None if there is none."""
-    readings = _all(replace(tree, wanted="")).readings
+    """Return all images of a source without labels; None if there is none.
+
+    Raises:
+        DataError: the source is a table that names no image.
+    """
+    try:
+        readings = _all(replace(tree, wanted="")).readings
+    except DataError:
+        if not tree.table:
+            raise
+        readings = []  # a table of images only, which has no labels to read
     return unlabelled.without_labels(tree, sorted(readings, key=lambda one: -_weight(one)))
 
 

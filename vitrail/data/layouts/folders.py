@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, label, natural, shorten, splits_of
 from vitrail.data.layouts import filenames
-from vitrail.data.layouts.base import Entry, Layout, Tree
+from vitrail.data.layouts.base import ALONE, Entry, Layout, Tree
 
 Parts = list[tuple[str, ...]]
 
@@ -52,8 +52,8 @@ def look(tree: Tree) -> Layout | None:
             return None
     if len(classes) == 1:
         raise DataError(
-            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of images of something else; or learn "
-            "from the images alone: --task pretrain."
+            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of images of something else. "
+            f"{ALONE}"
         )
     masks = len(tree.pictures) - len(names)
     within = any(split for _, split in places) and not _split_places(parts, tree)

@@ -31,7 +31,7 @@ _Numbered = list[tuple[int, Entry]]
 
 
 def with_frames(tree: Tree, layout: Layout) -> Layout:
-    """Return a layout of masks, or of images alone, with groups for its images if their names are those of video frames."""
+    """Return a layout of masks, or of images alone, with groups for its images if their names are of video frames."""
     asked = layout.truth.kind in {"mask", "none"} and tree.options.groups != "none"
     if not asked or any(one.group for one in layout.found):
         return layout

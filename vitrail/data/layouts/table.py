@@ -19,7 +19,7 @@ from vitrail.data.image_finder import FREELY, GONE, Finder, folder_of
 from vitrail.data.labels import count, join_labels, natural, shorten, split_in, split_labels
 from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.annotations import as_json, few
-from vitrail.data.layouts.base import Entry, Layout, Tree, truth_of
+from vitrail.data.layouts.base import ALONE, Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.caption_rows import merge_captions, say_columns
 from vitrail.data.table_files import (
     SUFFIXES,
@@ -112,7 +112,7 @@ def readings(tree: Tree) -> Readings:
     for name in names:
         found = _understood(around, name, column, find)
         if isinstance(found, Aside) and asked:
-            raise DataError(f"{name} cannot be used: {found.why}.")
+            raise DataError(f"{name} cannot be used: {found.why}. {ALONE}")
         if isinstance(found, Aside):
             aside.append(found)
         else:

@@ -38,7 +38,8 @@ def without_labels(tree: Tree, readings: Sequence[Layout]) -> Layout | None:
         found = _in_split_folders(tree, found)
     why = "images only, because the task needs no labels."
     tables = tuple(name for one in readings for name in one.tables)
-    notes = (*tree.notes, *tree.odd_notes(), *tree.other_notes((*tables, *masks)), *_aside(readings, masks))
+    used = (*tables, *masks, tree.table)
+    notes = (*tree.notes, *tree.odd_notes(), *tree.other_notes(used), *_aside(readings, masks))
     return Layout(NAME, tree.root, why, (*found, *tree.refused), notes, Truth("none"))
 
 
@@ -77,7 +78,7 @@ def _listed(tree: Tree) -> list[Entry]:
 
 
 def _in_split_folders(tree: Tree, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with the splits of the outermost folders that are called so, if one of them is for training."""
+    """Return the entries with the splits of the outermost folders called so, if one of them is for training."""
     parts = [tuple(entry.id.rpartition("!")[2].split("/")) for entry in entries]
     deepest = min(map(len, parts)) - 1
     for depth in range(deepest):

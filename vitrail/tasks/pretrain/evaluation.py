@@ -113,11 +113,11 @@ class PretrainEvaluation:
             ("worst", Number(float(shares.min()))),
         )
         columns = (Column("image"), Column("explained", right=True))
-        note = f"Under one fixed mask an image ({self.mask:.0%} hidden), on {images}."
+        note = f"Under one fixed mask an image ({100 * self.mask:.0f} % hidden), on {images}."
         return pictures, TableSection("How well images are explained", Table(columns, rows), note)
 
     def _shot(self, place: int, shares: Array) -> Shot:
-        return Shot(self.kept.rows[place].id, "", "", caption=f"{shares[place]:.0%} explained")
+        return Shot(self.kept.rows[place].id, "", "", caption=f"{100 * shares[place]:.0f} % explained")
 
 
 def _limits(mask: float) -> Limits:
@@ -126,6 +126,7 @@ def _limits(mask: float) -> Limits:
         (
             "The network predicts nothing about an image. It is a start for training with labels: `vitrail train "
             "photos/ --weights RUN --tune full`.",
-            f"A better guess of the {mask:.0%} hidden is no proof of better features: only a fine-tune shows that.",
+            f"A better guess of the {100 * mask:.0f} % hidden is no proof of better features: only a fine-tune shows "
+            "that.",
         ),
     )

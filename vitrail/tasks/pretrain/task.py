@@ -1,7 +1,8 @@
 """Masked autoencoders: He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", arXiv:2111.06377.
 
-Most patches of an image are hidden. The encoder gets the others only, which makes it three to four times cheaper, and a
-small decoder predicts the pixels of the hidden ones. No labels are needed. The encoder is then fine-tuned on few labels.
+Most patches of an image are hidden. The encoder gets the others only, which makes it three to four times cheaper,
+and a small decoder predicts the pixels of the hidden ones. No labels are needed; afterwards the encoder is fine-tuned
+on few labels.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ class Pretrain(Task[None, Reconstruction], PretrainTargets):
         """Raise a SettingError for a network whose patches cannot be left out, or that has a decoder of its own."""
         if not encoder.plain_column or any(isinstance(part, RelativeVectors) for part in encoder.modules()):
             raise SettingError(
-                "Masked pretraining leaves most patches out, which only a plain column of blocks allows: ViT, DINOv2, "
-                "DeiT or MAE, with patches side by side and positions of their own (not --network position=relative, "
-                "and no --stride). Choose one: --model vit_s16"
+                "Masked pretraining leaves most patches out, which only a plain column of blocks allows: ViT, DeiT, "
+                "MAE, or DINOv2 without registers, with patches side by side and positions that are added (not "
+                "--network position=relative, and no --stride). Choose one: --model vit_s16"
             )
         stated = [name for name in DECODER if getattr(self.settings, name) is not None]
         if stated and encoder.own_head(self.name, 0) is not None:

@@ -126,7 +126,7 @@ class RetrievalEvaluation:
         return {"recall1": ((whole.to_text == 1) + of_captions) / 2, "rank": whole.to_text}
 
     def resample(self, counts: Array) -> Mapping[str, float]:
-        """Return the scores of a bootstrap sample; captions count as often as their images, candidates stay the same."""
+        """Return the scores of a bootstrap sample; captions count as often as their images."""
         whole, weights = self.whole(), np.asarray(counts, np.float64)
         of_captions = weights[whole.pairs.image]
         sides = {

@@ -66,5 +66,7 @@ def _sentence_tower(settings: RetrieveSettings, sentence: Mapping[str, Any]) -> 
     sizes = {key: value for key, value in sentence.items() if key != "pool"}
     blocks = sizes["num_hidden_layers"]
     if settings.text_tuned > blocks:
-        raise SettingError(f"--set text_tuned={settings.text_tuned}: the text tower has {blocks} blocks only.")
+        raise SettingError(
+            f"--set text_tuned={settings.text_tuned}: the text tower has {blocks} blocks only."
+        )
     return SentenceTower(sizes, pool=sentence["pool"], tuned=settings.text_tuned)

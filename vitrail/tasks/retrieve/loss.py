@@ -1,8 +1,8 @@
 """The losses of pairs: CLIP's softmax over the batch, and SigLIP's sigmoid of each pair; over all processes.
 
-Radford et al. 2021, arXiv:2103.00020, figure 3; Zhai et al. 2023, arXiv:2303.15343, algorithm 1. The rows of a batch lie
-on several processes: each computes the losses of its own images and captions against those of all. The mean of these
-losses over the processes, weighted by their images, is the loss of the whole batch, and so are its gradients.
+Radford et al. 2021, arXiv:2103.00020, figure 3; Zhai et al. 2023, arXiv:2303.15343, algorithm 1. The rows of a batch
+lie on several processes: each computes the losses of its own images and captions against those of all. The mean of
+these losses over the processes, weighted by their images, is the loss of the whole batch, and so are its gradients.
 
 A caption that also belongs to another image of the batch is no negative of that image: such pairs are left out. Without
 them both are the published losses.

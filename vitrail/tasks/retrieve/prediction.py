@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
-NOTHING_KNOWN = "no captions to choose from: name texts with vitrail predict --zero-shot, or vitrail search images by a text"
+NOTHING_KNOWN = (
+    "no captions to choose from: name texts with vitrail predict --zero-shot, or search images by a text with "
+    "vitrail search"
+)
 
 
 @dataclass(frozen=True, slots=True)

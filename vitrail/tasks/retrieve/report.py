@@ -80,8 +80,12 @@ _NOTE = (
 
 def chances(whole: Whole) -> dict[str, float]:
     """Return recall at each number of candidates that a random order would reach, by the names of the scores."""
-    sides = {TO_TEXT: whole.pairs, TO_IMAGE: whole.pairs.turned()}
-    return {f"{side}_{k}": chance(pairs, k) for side, pairs in sides.items() for k in AT}
+    by_chance = {}
+    for k in AT:
+        by_chance[f"{TO_TEXT}_{k}"] = float(chance(whole.pairs, k).mean())
+        # Captions count as often as they stand beside an image, as in the scores.
+        by_chance[f"{TO_IMAGE}_{k}"] = float(chance(whole.pairs.turned(), k)[whole.pairs.text].mean())
+    return by_chance
 
 
 def _numbers(evaluation: RetrievalEvaluation) -> dict[str, Number]:

@@ -18,9 +18,10 @@ class RetrieveSettings(Settings):
     `embed` is the number of values of a vector; `text_width`, `text_depth` and `text_heads` are the sizes of the text
     tower, and `context` is the largest number of tokens of a caption. `vocabulary` is "own" (learnt from the training
     captions, of at most `vocabulary_size` tokens), "clip", or the path of a tokenizer.json or of its folder. `gelu` is
-    "quick" in OpenAI's networks. `text_tower` is the folder of a sentence encoder, which then is the text tower with its
-    own vocabulary and sizes; it is frozen but for its `text_tuned` last blocks. `hidden` is the number of hidden values
-    of the projections, 0 for linear ones; by default 512 beside a sentence encoder, else 0. `loss` is CLIP's softmax over the batch or SigLIP's sigmoid of each pair.
+    "quick" in OpenAI's networks. `text_tower` is the folder of a sentence encoder, which then is the text tower, with
+    its own vocabulary and sizes, frozen but for its `text_tuned` last blocks. `hidden` is the number of hidden values
+    of the projections, 0 for linear ones; by default 512 beside a sentence encoder, else 0. `loss` is CLIP's softmax
+    over the batch or SigLIP's sigmoid of each pair.
     """
 
     pool: Literal["cls", "mean", "cls_mean", "attention"] | None = None
