@@ -151,7 +151,7 @@ def test_captions_that_a_vocabulary_cuts_or_cannot_read() -> None:
     cut, script = unread_captions(rows, vocabulary)
     assert cut.startswith("2 captions of 3 longer than the 12 tokens that the text tower reads")
     assert script.startswith("1 caption of 3 in Chinese letters")
-    assert script.endswith("--set vocabulary=own")
+    assert script.endswith("more captions in these letters would help.")
     assert unread_captions(rows[:1], vocabulary) == []
 
 
