@@ -109,7 +109,7 @@ def recall(
             "text to image": share(right(i, int(to_image[i])) for i in numbers),
             "chance": share(right(j, i) for i in numbers[::10] for j in numbers[::10]),
         }
-    for count in (1, 2, 3):
+    for count in sorted({len(line["shapes"]) for line in lines}):
         some = [i for i in numbers if len(lines[i]["shapes"]) == count]
         found[f"truth, pictures of {count}"] = share(true(int(to_text[i]), i) for i in some)
     return found

@@ -34,14 +34,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-STEP = 8
-"""Token rows of a batch are cut to the longest text, rounded up to a multiple of this."""
-
-TEXTS = 256
-"""Texts that are encoded at a time."""
-
 SHOWN = 3
 """Captions that are drawn below an image."""
+
+GLANCE = 320
+"""Pixels of the long side of an image that is drawn during training."""
 
 COSINE = ".2f"
 """How cosines are written on drawings."""
@@ -209,10 +206,6 @@ class Retrieve(CaptionTargets, TextSide, Task[tuple[str, ...], Captioned]):
 
     def evaluation(self) -> RetrievalEvaluation:
         return RetrievalEvaluation(None if self._head is None else self.vectors)
-
-
-GLANCE = 320
-"""Pixels of the long side of an image that is drawn during training."""
 
 
 def _key(tokens: NDArray[np.int64]) -> int:

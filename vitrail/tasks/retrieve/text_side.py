@@ -31,6 +31,9 @@ STEP = 8
 TEXTS = 256
 """Texts that are encoded at a time."""
 
+DRIFT = 1e-3
+"""Largest difference of a value of a text's vector from the one that the model file holds; a GPU may round so much."""
+
 
 class TextSide(ABC):
     """What a task of images and captions knows of texts, beside its settings."""
@@ -41,6 +44,7 @@ class TextSide(ABC):
     sentence: dict[str, Any] | None = None
     _sentence_folder = ""  # whose tensors a new head takes
     _head: ContrastiveHead | None = None
+    _proven = False  # whether the text tower was compared with the known texts
 
     @abstractmethod
     def read(self, row: Row, root: Path) -> tuple[str, ...]:
@@ -112,13 +116,26 @@ class TextSide(ABC):
         """Return the unit vectors of texts: float32 (n, e).
 
         Raises:
-            RunError: no model file with a text tower is open, as for an exported graph.
+            RunError: no model file with a text tower is open, as for an exported graph, or it is damaged.
         """
         if self._head is None:
             raise RunError(
                 "This file holds the image tower only, so it encodes no texts. Name the run or its model.safetensors."
             )
+        if self.known is not None and not self._proven:
+            self._prove(self._head, self.known)
         return encoded(self._head, self._vocabulary(), texts).cpu().numpy()
+
+    def _prove(self, head: ContrastiveHead, known: KnownTexts) -> None:
+        """Compare the vector of a known text with the stored one: the proof of the file is about images only."""
+        found = encoded(head, self._vocabulary(), known.texts[:1]).cpu().numpy()
+        apart = float(np.abs(found - known.vectors[:1]).max())
+        if not apart <= DRIFT:
+            raise RunError(
+                f"The text tower does not encode {known.texts[0]!r} as it did after training: a number differs by "
+                f"{apart:.2g} (allowed: {DRIFT:g}). The model file is damaged. Copy it again."
+            )
+        self._proven = True
 
 
 def most_common(captions: Sequence[str], most: int) -> tuple[str, ...]:
