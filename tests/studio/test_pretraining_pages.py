@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from trained_studio import RUN
 
+from vitrail.studio.projects import Project
 from vitrail.studio.trainings import Trainings
 
 STEPS = ("--model", "vit_digits_narrow", "--set", "depth=1", "--epochs", "1", "--batch", "8", "--micro", "8")
@@ -37,13 +38,8 @@ def test_images_without_labels_can_be_learned_from(client, flat):
 
 def test_the_training_that_is_queued_names_the_task(client, flat):
     studio = client.app.state.studio
-    project = studio.images.datasets.all()
-    found = next(one for one in project if one.name == "flat")
-    from vitrail.studio.projects import Project
-
-    words = Trainings(studio.images.datasets, studio.queue).planned(
-        Project("flat", found), {"epochs": "1"}, "pretrain"
-    )
+    project = Project(studio.images.datasets.get("flat"))
+    words = Trainings(studio.images.datasets, studio.queue).planned(project, {"epochs": "1"}, "pretrain")
     assert len(words) == 1
     assert words[0][0][:2] == ("train", "data/flat")
     assert ("--task", "pretrain") in zip(words[0][0], words[0][0][1:], strict=False)

@@ -23,7 +23,8 @@ def predict_zero_shot(
     """Predict images as classes that are only named; `words` are the model, if one is named, and the images."""
     from vitrail.cli.output import say, unread
     from vitrail.cli.predict import print_answers, write_csv
-    from vitrail.core.errors import UsageError
+    from vitrail.core.text import command
+from vitrail.core.errors import UsageError
     from vitrail.core.files import refuse_unwritable
     from vitrail.infer.inputs import expand
     from vitrail.search.search_model import open_model
@@ -34,7 +35,7 @@ def predict_zero_shot(
     model, images = _model_and_images(words)
     if not images:
         raise UsageError(
-            f'Name images to look at: vitrail predict {model or "RUN"} new/ --zero-shot "cat,dog"'
+            f"Name images to look at: {command('predict', model or 'RUN', 'new/', '--zero-shot', 'cat,dog')}"
         )
     if csv:
         refuse_unwritable(Path(csv))

@@ -27,8 +27,18 @@ def tasks_of(listing: Listing) -> tuple[str, ...]:
 
 
 def asked_task(listing: Listing, form: Mapping[str, str]) -> str:
-    """Return the task that a form asks for, else the usual one of the images; "" if that is not known."""
-    return form.get("task", "").strip() or next(iter(tasks_of(listing)), "")
+    """Return the task that a form asks for, else the usual one of the images; "" if that is not known.
+
+    What images look like is never learned unasked.
+    """
+    usual = next(iter(tasks_of(listing)), "")
+    return form.get("task", "").strip() or ("" if usual == PRETRAIN else usual)
+
+
+def with_only_task(listing: Listing, form: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of a form that is shown: of images without truths it asks to learn what they look like."""
+    alone = tasks_of(listing) == (PRETRAIN,) and not form.get("task", "").strip()
+    return {**form, "task": PRETRAIN} if alone else dict(form)
 
 
 def drafted(task: str) -> bool:

@@ -19,7 +19,7 @@ from vitrail.studio.commands import Command, training
 from vitrail.studio.projects import Project, project
 from vitrail.studio.routes.runs import lines_of
 from vitrail.studio.run_list import RunList
-from vitrail.studio.task_choice import asked_task, tasks_of
+from vitrail.studio.task_choice import asked_task, tasks_of, with_only_task
 from vitrail.studio.train_form import groups, options_of
 from vitrail.studio.trainings import Trainings
 
@@ -81,6 +81,8 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
     studio = studio_of(request)
     runs = RunList(studio.workspace, studio.database).all()
     trained = project(studio.images.datasets, name, runs)
+    listing = studio.images.checks.listing(trained.dataset)
+    values = with_only_task(listing, values)
     task = values.get("task") or _task(studio, trained)
     try:
         planned = _planned(studio, trained, values)
@@ -92,8 +94,8 @@ def _form(request: Request, name: str, values: dict[str, str], sentence: str = "
         "values": values,
         "task": task,
         "tasks": tuple(DEFAULT_TASKS.values()),
-        "ways": tasks_of(studio.images.checks.listing(trained.dataset)),
-        "chosen": asked_task(studio.images.checks.listing(trained.dataset), values),
+        "ways": tasks_of(listing),
+        "chosen": asked_task(listing, values),
         "commands": planned,
         "sentence": sentence,
         "busy": studio.queue.active(),
