@@ -23,9 +23,9 @@ def predict_zero_shot(
     """Predict images as classes that are only named; `words` are the model, if one is named, and the images."""
     from vitrail.cli.output import say, unread
     from vitrail.cli.predict import print_answers, write_csv
-    from vitrail.core.text import command
-from vitrail.core.errors import UsageError
+    from vitrail.core.errors import UsageError
     from vitrail.core.files import refuse_unwritable
+    from vitrail.core.text import command
     from vitrail.infer.inputs import expand
     from vitrail.search.search_model import open_model
     from vitrail.search.zero_shot import COLUMNS, wish_of
