@@ -38,8 +38,8 @@ def table(tmp_path_factory):
 
 def options(out, **more):
     return TrainOptions(
-        task="retrieve", model="vit_ti16", weights="none", network=NETWORK, imgsz="16", set=SETTINGS, epochs=2, batch=16,
-        device="cpu", workers=0, drop_path=0.0, out=str(out), precision="float32", **more,
+        task="retrieve", model="vit_ti16", weights="none", network=NETWORK, imgsz="16", set=SETTINGS, epochs=2,
+        batch=16, device="cpu", workers=0, drop_path=0.0, out=str(out), precision="float32", **more,
     )  # fmt: skip
 
 

@@ -28,7 +28,8 @@ def test_equal_captions_are_one_candidate_that_is_right_for_each_of_their_images
 def test_the_rank_is_that_of_the_nearest_right_one():
     pairs = pairing_of(CAPTIONS)[0]
     images, texts = unit([[1, 0], [1, 0.1], [0, 1]]), unit([[1, 0.2], [1, 0], [0, 1]])
-    # Image 0: "one cat" is its own and the nearest. Image 1: the dog is the farthest of three. Image 2: the dog is nearer.
+    # Image 0: "one cat" is its own and the nearest. Image 1: the dog is the farthest of three. Image 2: the dog is
+    # nearer.
     assert ranks(images, texts, pairs).tolist() == [1, 3, 2]
     assert ranks(texts, images, pairs.turned()).tolist() == [2, 1, 3]
 
