@@ -16,6 +16,7 @@ from vitrail.infer.predictor import Predictor, load
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.factory import build
+from vitrail.models.mae import MAEConfig
 from vitrail.models.mixer import MixerConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.vit import ViTConfig
@@ -33,6 +34,7 @@ TWO = replace(DEIT, prefix=("cls", "dist"))
 THIRD = replace(DEIT, position="1d_patches", layer_scale=0.5)
 DINO = DinoV2Config(image=28, patch=7, width=66, depth=2, heads=3, layer_scale=0.5)
 GATED = replace(DINO, width=48, hidden=128, mlp="swiglu")
+MAE = MAEConfig(image=28, patch=7, width=60, depth=2, heads=3, hidden=100)
 SWIN = SwinConfig((32, 64), 2, width=12, depths=(2, 2), heads=(1, 3), window=4)
 MIXER = MixerConfig(image=(32, 64), patch=32, places=77)
 
@@ -50,6 +52,10 @@ TIMM = {
     "dinov2 with registers": (replace(DINO, registers=3), {}),
     "dinov2 with registers, patches placed alone": (replace(DINO, registers=3, position="1d_patches"), {}),
     "dinov2, gated": (GATED, {}),
+    "vit, sines": (replace(VIT, width=60, position="sine"), {}),
+    "mae": (MAE, {}),
+    "mae, class token read": (MAE, {"pool": "cls"}),
+    "mae, pooled": (replace(MAE, pooled=True), {"temperature": 1.7}),
     "swin": (SWIN, {"temperature": 0.6}),
     "swin of one window": (replace(SWIN, image=16, window=8), {}),
     "mixer": (MIXER, {}),
@@ -65,6 +71,7 @@ HUB = {
     "dinov2, mean read": (DINO, {"pool": "mean"}, "Dinov2"),
     "dinov2 with registers": (replace(DINO, registers=3), {}, "Dinov2WithRegisters"),
     "dinov2, gated": (GATED, {"pool": "cls_mean"}, "Dinov2"),
+    "mae, class token read": (MAE, {"pool": "cls"}, "ViT"),
     "swin": (replace(SWIN, image=(16, 32)), {}, "Swin"),
     "swin with places": (replace(SWIN, position="absolute"), {"temperature": 0.6}, "Swin"),
 }
@@ -114,6 +121,9 @@ REFUSED = {
     "places": ("huggingface", replace(VIT, position="relative"), {}, "'relative'"),
     "hybrid": ("timm", ViTConfig(image=32, patch=2, width=66, depth=1, heads=3, stem=(32,)), {}, "epsilon"),
     "pool": ("huggingface", VIT, {"pool": "mean"}, "--pool cls"),
+    "mae": ("huggingface", MAE, {}, "--pool cls"),
+    "mae, pooled": ("huggingface", replace(MAE, pooled=True), {}, "--pool cls"),
+    "mae, tokens without a norm": ("timm", replace(MAE, pooled=True), {"pool": "cls"}, "normalised mean"),
     "one of two heads": ("timm", TWO, {"pool": "cls"}, "'cls'"),
     "pool of its own": ("timm", replace(VIT, width=64, heads=2), {"pool": "attention"}, "heads of 64"),
     "swin's places": ("timm", replace(SWIN, position="absolute"), {}, "relative"),

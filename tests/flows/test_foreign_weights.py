@@ -22,6 +22,7 @@ from vitrail.export.agreement import Agreement, Proven
 from vitrail.export.library_folders import write_huggingface, write_timm
 from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import build
+from vitrail.models.mae import MAEConfig
 from vitrail.models.vit import PRESETS, ViTConfig
 from vitrail.runs.network import build_network, build_task, create_model
 from vitrail.runs.train_options import TrainOptions
@@ -153,8 +154,9 @@ def unasked(draft: Path) -> Proven:
         PRESETS["vit_digits"],
         ViTConfig(image=28, patch=7, width=160, depth=1, heads=2),  # heads of 80, as in the huge
         ViTConfig(image=(28, 35), patch=7, width=48, depth=1, heads=4, gelu="tanh"),
+        MAEConfig(image=(28, 35), patch=7, width=48, depth=1, heads=4),
     ],
-    ids=["digits", "heads of 80", "oblong, tanh"],
+    ids=["digits", "heads of 80", "oblong, tanh", "mae"],
 )
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 @torch.no_grad()
@@ -172,11 +174,8 @@ def test_our_own_folders_come_back(model_file, tmp_path, config, pool):
     for write in writers:
         write(predictor, folder := tmp_path / write.__name__, unasked)
         found = from_path(folder)
-        assert (found.config.heads, found.config.gelu, found.config.size) == (
-            config.heads,
-            config.gelu,
-            config.size,
-        )
+        gelu = [getattr(one, "gelu", "exact") for one in (found.config, config)]
+        assert (found.config.heads, gelu[0], found.config.size) == (config.heads, gelu[1], config.size)
         assert published_preprocess(found).mean == (0.5,) * 3
         ours = create_model("vit", 3, pretrained=str(folder))
         torch.testing.assert_close(ours(images), wanted, rtol=0, atol=1e-5)

@@ -114,6 +114,22 @@ def test_copies_with_other_captions_do_not_contradict_and_stay_together(tmp_path
     assert not [one for one in report.findings if one.kind in {"conflict", "doubtful"}]
 
 
+def test_names_of_classes_are_no_captions(targets: CaptionTargets) -> None:
+    def found(texts: list[str]) -> list[Finding]:
+        rows = [row(f"{i}", text, state="kept") for i, text in enumerate(texts)]
+        return [one for one in targets.check_set(rows) if one.kind == "class names"]
+
+    (one,) = found(["red bus", "green car"] * 15)
+    assert one.text.startswith(
+        "The captions look like names of classes (2 different ones of 30 images: 'red bus'"
+    )
+    assert (one.grave, one.hint) == (True, "To train classes: --task classify.")
+    assert found([f"w{i}" for i in range(20)])
+    assert not found([f"a red bus in street {i % 9}" for i in range(30)])
+    assert not found([f"IMG_{i}.jpg" for i in range(30)])
+    assert not found(["red bus", "green car"])
+
+
 def test_scripts_are_said(tmp_path: Path) -> None:
     report = checked(tmp_path, {"a": ("a red bus",), "b": ("一辆红色的公共汽车",), "c": ("красный bus",)})
     found = of(report, "script")
@@ -135,7 +151,7 @@ def test_captions_that_a_vocabulary_cuts_or_cannot_read() -> None:
     cut, script = unread_captions(rows, vocabulary)
     assert cut.startswith("2 captions of 3 longer than the 12 tokens that the text tower reads")
     assert script.startswith("1 caption of 3 in Chinese letters")
-    assert script.endswith("--set vocabulary=own")
+    assert script.endswith("more captions in these letters would help.")
     assert unread_captions(rows[:1], vocabulary) == []
 
 

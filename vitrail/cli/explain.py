@@ -48,7 +48,7 @@ def explain(
         page, rollout, relevance, gradcam, occlusion, attention, or all: every method that fits, except attention,
         side by side
     of
-        the class to explain; by default the predicted one
+        the class to explain, by default the predicted one; of a model of captions any text, such as "red bus"
     out
         folder for the pages and figures
     json

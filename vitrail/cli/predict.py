@@ -79,7 +79,9 @@ def predict(
     if options.zero_shot is not None:
         return predict_zero_shot((model, *images), options, json, csv, out, device)
     if not images:
-        raise UsageError("Name images to look at: vitrail predict runs/photos new/*.jpg")
+        raise UsageError(
+            "Name images to look at: vitrail predict runs/photos new/*.jpg. See: vitrail predict --help"
+        )
     _refuse_both(options)
     model_there(model)
     _refuse_unwritable(csv)

@@ -11,7 +11,7 @@ from typing import Any
 from vitrail.core.text import printable
 from vitrail.data.labels import is_image
 from vitrail.data.manifest import dump_target
-from vitrail.data.scripts import scripts_of
+from vitrail.data.scripts import script_of, scripts_of
 
 NAMES = (
     "caption", "captions", "imagecaption", "captiontext", "textcaption", "rawcaption", "sentence", "sentences",
@@ -78,7 +78,7 @@ def words_in(text: str) -> int:
     """Return about how many words a text has; in scripts without spaces, two letters are a word."""
     if not _WITHOUT_SPACES & set(scripts_of(text)):
         return sum(any(map(str.isalpha, word)) for word in text.split())
-    letters = [sign.isalpha() and bool(_WITHOUT_SPACES & set(scripts_of(sign))) for sign in text]
+    letters = [script_of(sign) in _WITHOUT_SPACES for sign in text]
     spaced = "".join(" " if dense else sign for sign, dense in zip(text, letters, strict=True))
     return words_in(spaced) - (-sum(letters) // _LETTERS_OF_A_WORD)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 _SCRIPTS: Mapping[str, str] = MappingProxyType(
@@ -28,11 +29,11 @@ def scripts_of(text: str) -> tuple[str, ...]:
     """Return the scripts of the letters of a text, in the order of their first letter."""
     if text.isascii():
         return ("Latin",) if any(map(str.isalpha, text)) else ()
-    words = dict.fromkeys(
-        unicodedata.name(sign, "").split(" ")[0] for sign in dict.fromkeys(text) if sign.isalpha()
-    )
-    return tuple(
-        dict.fromkeys(
-            _SCRIPTS.get(word, word.title()) for word in words if word and not _NO_SCRIPT.fullmatch(word)
-        )
-    )
+    return tuple(dict.fromkeys(script for sign in text if (script := script_of(sign))))
+
+
+@lru_cache(maxsize=1 << 14)
+def script_of(sign: str) -> str:
+    """Return the script of a letter, "" for signs that are none or belong to no script."""
+    word = unicodedata.name(sign, "").split(" ")[0] if sign.isalpha() else ""
+    return "" if _NO_SCRIPT.fullmatch(word) else _SCRIPTS.get(word, word.title())

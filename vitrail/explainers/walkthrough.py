@@ -80,8 +80,8 @@ def open_subject(model: str, weights: str = "none") -> Subject:
     """
     path = expanded(model)
     refuse_exported(path)
-    if is_ours(path):
-        predictor = Predictor(path, "cpu")
+    # Of a pretrained run, the encoder is shown as published weights are.
+    if is_ours(path) and (predictor := Predictor(path, "cpu")).task.answers:
         shown = (predictor.network, predictor.preprocess, predictor.task)
         subject = Subject(predictor.header.name, *shown, trained=True, answers=True)
     elif path.exists():

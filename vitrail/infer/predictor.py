@@ -350,6 +350,11 @@ class Predictor:
         step = max(1, len(ready)) if self.preprocess.zoom is None else 1
         yield from (ready[start : start + step] for start in range(0, len(ready), step))
 
+    def of_row(self, image: Any, id: str) -> Any:
+        """Return what the task decodes for the image of a row, for drawings; also of a model that predicts nothing."""
+        ready = self.ready(image)._replace(id=id)
+        return self.predicted([ready], Request(self.point))[0]
+
     def outputs(self, ready: Sequence[Ready], request: Request | None = None) -> Output:
         """Return the task's raw output for prepared images, batch axis first, on the CPU."""
         return self.run(batch_of(ready), request)

@@ -40,7 +40,8 @@ class Pairing(NamedTuple):
 def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairing) -> Ints:
     """Return the rank of the nearest right text of each image, from 1: (n, e), (m, e) -> (n,).
 
-    A wrong text that is as near as the right one is ranked before it, so that equal vectors find nothing.
+    A wrong text that is as near as the right one is ranked before it, so that equal vectors find nothing, and neither
+    do vectors that are not numbers.
     """
     found = np.zeros(len(image), np.int64)
     partners = pairing.partners()
@@ -49,7 +50,7 @@ def ranks(image: NDArray[np.float32], text: NDArray[np.float32], pairing: Pairin
         for place, row in enumerate(cosines, start):
             best = row[partners[place]].max()
             row[partners[place]] = -np.inf
-            found[place] = 1 + np.count_nonzero(row >= best)
+            found[place] = min(1 + int(np.count_nonzero(~(row < best))), len(text))
     return found
 
 

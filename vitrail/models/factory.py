@@ -94,9 +94,7 @@ def _overlapping_patch(config: Any, patch: Any, stride: int) -> Any:
     if config.family not in OVERLAPPING:
         refuse_overlap(config.family, stride)
     if not isinstance(patch, int):
-        raise SettingError(
-            f"--stride {stride} and patch={patch} both state the stride. Leave one of them out."
-        )
+        raise SettingError(f"--stride {stride} and patch={patch} both state the stride. Leave one out.")
     return patch if stride == patch else (patch, stride)
 
 

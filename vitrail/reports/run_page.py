@@ -18,7 +18,7 @@ from vitrail.data.manifest import KEPT, Manifest
 from vitrail.data.preprocess import Preprocess
 from vitrail.evaluate.new_data import NewData
 from vitrail.explainers.explanation import explain, method_for
-from vitrail.infer.predictor import Predictor, Request
+from vitrail.infer.predictor import Predictor
 from vitrail.pages import render
 from vitrail.reports.confusion_table import cells
 from vitrail.reports.curves import loss_curve, score_curve
@@ -132,11 +132,10 @@ def page_of_draft(run: Run, manifest: Manifest, shown: DraftPage) -> str:
 
 
 def _layout(manifest: Manifest, predictor: Predictor) -> _Layout:
-    def predict(shot: Shot, image: NDArray[Any]) -> Any:
-        ready = predictor.ready(image)._replace(id=shot.id)
-        return predictor.predicted([ready], Request(predictor.point))[0]
-
-    return _Layout(manifest, predictor, Drawer(predictor.task, predictor.preprocess, predict))
+    drawer = Drawer(
+        predictor.task, predictor.preprocess, lambda shot, image: predictor.of_row(image, shot.id)
+    )
+    return _Layout(manifest, predictor, drawer)
 
 
 def _page(layout: _Layout, result: Result, report: dict[str, Any], values: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from vitrail.core.catalog import DEFAULT_TASKS, ELASTIC
+from vitrail.core.catalog import DEFAULT_TASKS, ELASTIC, load
 from vitrail.core.text import command
 from vitrail.data.options import LayoutOptions
 from vitrail.runs.recipe import DataSettings, Recipe, TaskSettings, recipes, task_part
@@ -45,7 +45,7 @@ def train_command(recipe: Recipe, weights: str, kind: str) -> str:
         words += ["--precision", training.precision]
     if training.memory_format == "channels_last":
         words += ["--memory-format", training.memory_format]
-    if training.micro:
+    if training.micro and not load("task", task.name).couples:  # such batches are never cut
         words += ["--micro", training.micro]
     words += ["--val", f"{data.val:g}", "--test", f"{data.test:g}", "--seed", training.seed]
     return command("train", "IMAGES", *words)

@@ -72,7 +72,7 @@ def search_folder(
     began = time.perf_counter()
     found = tuple(search(index, asked.queries, options.top, limits))
     took = time.perf_counter() - began
-    notes = (*index.notes, *asked.notes, *remarks(found))
+    notes = (*index.notes, *model.notes, *asked.notes, *remarks(found))
     return Result(index, found, options.model or model.name, notes, took)
 
 

@@ -22,7 +22,7 @@ from vitrail.tasks.texts import ReadsTexts
 from vitrail.training.feature_cache import Frozen
 from vitrail.training.network_choice import DRAFT_SIZE
 from vitrail.weights.clip_files import RETRIEVE
-from vitrail.weights.preprocessing import answering_preprocess, published_preprocess
+from vitrail.weights.preprocessing import deviations, published_preprocess
 from vitrail.weights.resolve import find_weights
 
 WORDS_MODEL = "clip_b32"
@@ -69,6 +69,7 @@ class SearchModel:
     name: str
     frozen: Frozen
     words: Words | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_model(model: str | None, device: str = "auto", words: bool = False) -> SearchModel:
@@ -92,10 +93,12 @@ def _published(model: str, device: str) -> SearchModel:
     found = find_weights("auto", model) if named else find_weights(model)
     if found.task == RETRIEVE and found.head and (opened := _ours(_words_file(model), device)) is not None:
         return opened
-    steps = answering_preprocess(found)
+    steps = published_preprocess(found)
     if max(steps.size) > DRAFT_SIZE:
         steps = published_preprocess(found, (DRAFT_SIZE, DRAFT_SIZE))
-    return SearchModel(found.name, Frozen(found.build(image=steps.size), steps, device_for(device)))
+    frozen = Frozen(found.build(image=steps.size), steps, device_for(device))
+    notes = tuple(f"{line[0].upper()}{line[1:]}." for line in deviations(found))
+    return SearchModel(found.name, frozen, notes=notes)
 
 
 def _with_words(model: str | None, device: str) -> SearchModel:

@@ -169,7 +169,7 @@ def zero_shot(
     limit = fit_limit(cosines, neutral) if different >= LEAST else None
     if limit is None and len(wish.names) == 1:
         raise UsageError(
-            f"To tell {wish.names[0]} from everything else takes {LEAST} different images; here are {different}. Name "
+            f"To tell {wish.names[0]} from everything else takes {LEAST} different images, and not {different}. Name "
             'another class to compare with: --zero-shot "cat,dog"'
         )
     named = _named(cosines, model.words.scale, wish, limit)
@@ -201,13 +201,13 @@ def _remarks(limit: NoneLimit | None, images: int) -> list[str]:
     """Return what is known of "none of these", and how well."""
     if limit is None:
         return [
-            f"Nothing is said of none of these: a limit takes {LEAST} different images, and here are {images}. Every "
-            "image gets one of the classes, whatever it shows."
+            f"Nothing is said of none of these: a limit takes {LEAST} different images, and not {images}. Every "
+            "image gets one of the classes, whatever it shows, and its probability compares these classes only."
         ]
     said = [
         f"{count(int(limit.none.sum()), 'image')} of {len(limit.none):,} fit none of the classes better than images of "
-        f"other things do. The limit is made so that about {round(100 * ERROR)} in 100 images of something else still "
-        "get a class; things that are like a class get it more often, and some images of a class are missed."
+        f"other things do. The limit aims at {round(100 * ERROR)} in 100 images of something else that still get a "
+        "class; things that are like a class get it more often, and some images of a class are missed."
     ]
     if limit.measured is not None:
         share = wilson(limit.measured.wrong, limit.measured.tested)

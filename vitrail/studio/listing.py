@@ -62,6 +62,11 @@ class Listing:
             counts[name] = counts.get(name, 0) + 1
         return counts
 
+    @property
+    def alone(self) -> bool:
+        """Whether there are images of which no truth could be read, and no question about them is open."""
+        return bool(self.rows and self.problem and not self.kind and self.question is None)
+
     @cached_property
     def outlined(self) -> bool:
         """Whether any truth holds the outline of an object beside its box."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vitrail.core.catalog import DEFAULT_TASKS, DRAFTS, load
+from vitrail.core.catalog import DEFAULT_TASKS, DRAFTS, PRETRAIN, load
 from vitrail.studio.listing import Listing
 
 
 def tasks_of(listing: Listing) -> tuple[str, ...]:
     """Return the tasks that can be learned from the images of a list; what is learned unasked comes first.
 
-    Boxes without any outline have no masks to learn. Empty if nothing is known of the truths yet.
+    Boxes without any outline have no masks to learn. Of images without truths only what they look like can be learned.
+    Empty if nothing is known of the truths yet.
     """
     usual = DEFAULT_TASKS.get(listing.kind)
     if usual is None:
-        return ()
+        return (PRETRAIN,) if listing.alone else ()
     others = [
         name
         for kind, name in DEFAULT_TASKS.items()

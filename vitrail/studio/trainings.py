@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from vitrail.core.catalog import PRETRAIN
 from vitrail.core.errors import RunError
 from vitrail.runs.train_options import TrainOptions, words_of
 from vitrail.studio.commands import options_in
@@ -36,6 +37,8 @@ class Trainings:
             SettingError: a value of the form is none of its kind.
         """
         options = options_of(form, project.options)
+        if task == PRETRAIN:  # never learned unasked
+            options = replace(options, task=task)
         open_end = options.tune is None and options.weights != "none" and options.recipe is None
         if project.builtin or not open_end or not drafted(task):
             return [self._one(project, options, project.name, ())]

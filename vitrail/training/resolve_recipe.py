@@ -249,7 +249,7 @@ def _recipe(wanted: _Wanted) -> _Composed:
     layers, file, reasons = _layers(wanted)
     merged = recipe = read(Recipe, layered(*(layer.settings for layer in layers)), "settings")
     refuse_balance(settings_class(recipe.task.name), recipe.task.name, recipe.training.balance)
-    refuse_micro(wanted.task, options.micro)
+    refuse_micro(wanted.task, options.micro, recipe.training.batch)
     recipe = _without_drop_path(with_teacher(recipe, file.settings_of(DISTILL), options), options, encoder)
     recipe, smaller = _for_few(recipe, options, len(wanted.prepared.manifest.rows(TRAIN)))
     recipe, cut = snap_to_patches(recipe, options, encoder)

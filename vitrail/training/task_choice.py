@@ -140,9 +140,9 @@ def refuse_balance(cls: type[Settings], task: str, balance: str | None) -> None:
         )
 
 
-def refuse_micro(task: str, micro: int | None) -> None:
-    """Raise a UsageError for --micro with a task whose loss couples the images of a batch."""
-    if micro is not None and catalog.load("task", task).couples:
+def refuse_micro(task: str, micro: int | None, batch: int) -> None:
+    """Raise a UsageError for pieces of a batch with a task whose loss couples the images of a batch."""
+    if micro is not None and micro < batch and catalog.load("task", task).couples:
         raise UsageError(
             f"--micro computes a batch in pieces, and the loss of the task {task} compares all images of a batch with "
             "each other. Give a smaller --batch, start more processes, or add --grad-checkpointing."

@@ -87,13 +87,13 @@ def plain(config: Any, library: str) -> None:
         raise UnsupportedByLibraryError(
             library, config.family, why if library == TIMM else "it has no such hybrid"
         )
-    if config.position not in ("1d", "1d_patches"):
+    if config.position not in ("1d", "1d_patches", "sine"):
         raise UnsupportedByLibraryError(library, config.family, f"it has no {config.position!r} positions")
 
 
 def with_rows(config: Any, state: Tensors) -> Tensors:
     """Return the state with a position for every learned token in front, of zeros if it had none."""
-    if config.position == "1d":
+    if config.position != "1d_patches":
         return state
     table = state["position.table"]
     return state | {

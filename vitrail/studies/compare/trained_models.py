@@ -51,7 +51,7 @@ def compare_given(
         raise UsageError("A comparison takes two models or more, each once: --runs runs/a runs/b")
     for model in models:
         refuse_exported(Path(model))
-    predictors = {model: Predictor(model, device) for model in models}
+    predictors = {model: Predictor(model, device).answering() for model in models}
     tasks = {model: one.header.task["name"] for model, one in predictors.items()}
     if len(set(tasks.values())) > 1:
         each = ", ".join(f"{model}: {task}" for model, task in tasks.items())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -61,6 +61,8 @@ def result(request: Request, name: str, cell: str = "", look: int = -1, errors: 
         "limit": errors,
         "doubtful": view.label_errors(doubtful[:errors]),
         "doubts": len(doubtful),
+        "query": urlencode({"weights": f"runs/{name}", "tune": "full"}),
+        "datasets": [each.name for each in studio.images.datasets.all()],
         "since": _since(run, view.corrections),
     }
     return page(request, "result.html", values)
@@ -137,7 +139,7 @@ def drawn(request: Request, name: str, id: str) -> Response:
     try:
         with studio.predictors.model(run.folder) as predictor:
             array = _array(run, id, predictor)
-            answer = predictor([array])[0]
+            answer = predictor.of_row(array, id)
             picture = plots.of_array(predictor.preprocess.visible(array))
             compare, root = getattr(predictor.task, "compare", None), run.root()
             if compare is None or root is None:

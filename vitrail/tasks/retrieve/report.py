@@ -119,17 +119,22 @@ def _name(score: str) -> str:
 
 
 def _table(numbers: Mapping[str, Number], by_chance: Mapping[str, float], whole: Whole) -> Table:
-    columns = [Column("direction"), Column("candidates", right=True)]
-    columns += [Column(f"@{k}", right=True, spread=True) for k in AT]
-    columns += [Column(f"chance @{k}", right=True) for k in AT]
-    columns.append(Column("median rank", right=True))
+    columns = (
+        Column("direction"),
+        Column("candidates", right=True),
+        Column("median rank", right=True),
+        Column("at"),
+        Column("recall", right=True, spread=True),
+        Column("chance", right=True),
+    )
     candidates = {TO_TEXT: whole.pairs.texts, TO_IMAGE: whole.pairs.images}
     rows: list[tuple[Cell, ...]] = []
     for side, among in candidates.items():
-        recall = [numbers[f"{side}_{k}"] if k < among else Number(None) for k in AT]
-        lucky = [Number(by_chance[f"{side}_{k}"]) for k in AT]
-        rows.append((CALLED[side], among, *recall, *lucky, numbers[f"{side}_rank"]))
-    return Table(tuple(columns), tuple(rows))
+        for k in AT:
+            recall = numbers[f"{side}_{k}"] if k < among else Number(None)
+            front = (CALLED[side], among, numbers[f"{side}_rank"]) if k == AT[0] else ("", "", "")
+            rows.append((*front, f"@{k}", recall, Number(by_chance[f"{side}_{k}"])))
+    return Table(columns, tuple(rows))
 
 
 def _verdict(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitrail.core.errors import DataError
-from vitrail.data.captions import is_file_name, shown, split_captions, words_in
+from vitrail.data.captions import are_captions, is_file_name, shown, split_captions, words_in
 from vitrail.data.findings import Finding
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import KEPT, TRAIN, Row
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LONG = 75
 """Captions of more words do not fit the 77 tokens that a text tower usually reads: a word is a token or more."""
+_ENOUGH = 10  # fewer images tell nothing of how often captions come again
 _SHOWN = 40  # characters of a caption in a sentence
 _RARE = "They are read byte by byte: more captions in these letters would help."
 _OTHER_VOCABULARY = "A vocabulary learnt from these captions knows them: --set vocabulary=own"
@@ -80,6 +81,7 @@ class CaptionTargets(Targets[tuple[str, ...]]):
             for caption in dict.fromkeys(map(_key, split_captions(row.target))):
                 images[caption].append(row.id)
         shared = {caption: ids for caption, ids in images.items() if len(ids) > 1}
+        yield from _class_names(list(kept.values()))
         yield from _shared(shared)
         yield from _leaks({caption: [kept[one] for one in ids] for caption, ids in shared.items()})
         yield from _copies(list(kept.values()))
@@ -135,6 +137,24 @@ def unread_captions(rows: Sequence[Row], vocabulary: Vocabulary) -> list[str]:
 def _key(caption: str) -> str:
     """Return a caption for comparisons: neither capitals nor blanks count."""
     return " ".join(caption.casefold().split())
+
+
+def _class_names(rows: Sequence[Row]) -> Iterator[Finding]:
+    """Report captions that are few or single words, as names of classes are."""
+    firsts = [split_captions(row.target)[0] for row in rows]
+    texts = [text for text in firsts if not is_file_name(text)]
+    if len(texts) < _ENOUGH or are_captions(texts, named=True):
+        return
+    several = dict.fromkeys(texts)
+    told = shorten((repr(shown([one], _SHOWN)) for one in several), 2)
+    yield Finding(
+        "class names",
+        f"The captions look like names of classes ({count(len(several), 'different one')} of "
+        f"{count(len(texts), 'image')}: {told}), which tell images of one class not apart.",
+        tuple(row.id for row in rows),
+        grave=True,
+        hint="To train classes: --task classify.",
+    )
 
 
 def _shared(images: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
