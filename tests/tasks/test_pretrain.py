@@ -281,3 +281,15 @@ def test_a_decoder_of_the_paper_is_not_changed_silently():
         encoder = create_encoder("mae_s16")
     with pytest.raises(SettingError, match="--network decoder"):
         Pretrain(settings={"width": 64}).refuse_network(encoder)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(0.4, "Explains 60.0 % of hidden patches, on 20 images"), (1.2, "no better than the mean")]
+)
+def test_the_verdict_says_whether_anything_is_explained(error, said):
+    evaluation = Pretrain().evaluation()
+    draw = np.random.default_rng(0)
+    errors = torch.from_numpy(error + 0.01 * draw.standard_normal(20))
+    rows = [Row(f"{number}.png", f"{number}.png") for number in range(20)]
+    evaluation.update(rows, {ERROR: errors, SPREAD: torch.ones(20)}, [None] * 20, [])
+    assert said in evaluation.result().verdict

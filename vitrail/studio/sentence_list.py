@@ -259,6 +259,8 @@ TEMPLATES: tuple[str, ...] = (
     "Doubtful: not significantly better than random order by {what}.",
     # masked pretraining
     "Explains {n} of hidden patches, on {what}.",
+    "Explains {n} of hidden patches, on {what}: no better than the mean of each patch.",
+    "Train longer before its weights are used.",
     "{n} % explained",
     "Left what the network saw, in the middle what it guessed, right the image.",
     "The network learns the pattern in a patch, and not its colour: each guessed patch is drawn with the mean and the "

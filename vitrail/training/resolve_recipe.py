@@ -107,6 +107,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         shapes_of(prepared.manifest),
     )
     side, task = short_side(shapes), choose_task(options, prepared.manifest)
+    _refuse_draft(options.tune, task.name)  # before weights are fetched
     raster, fresh = prepared.layout.raster is not None, load("task", task.name).fresh
     network, reasons = (
         fresh_network(side, named)
@@ -213,7 +214,7 @@ def _left_out(network: NetworkChoice, task: str) -> list[str]:
     return [f"encoder of {network.weights} ({network.name}); the decoder of its pretraining is left out"]
 
 
-def _refuse_draft(tune: str, task: str) -> None:
+def _refuse_draft(tune: str | None, task: str) -> None:
     if tune == "draft" and not _has_draft(task):
         raise UsageError(f"The task {task} has no draft. Train with --tune full, or --weights none.")
 

@@ -95,7 +95,7 @@ class PretrainEvaluation:
             "loss": Number(found["loss"], unit="", better="lower", name="squared error"),
         }
         images = scope.counted(len(self.kept))
-        verdict = f"Explains {numbers['explained'].text()} of hidden patches, on {images}."
+        verdict = _verdict(numbers["explained"], images)
         return Result("explained", numbers, verdict, sections=(*self._sections(images), _limits(self.mask)))
 
     def _sections(self, images: str) -> tuple[Section, ...]:
@@ -118,6 +118,17 @@ class PretrainEvaluation:
 
     def _shot(self, place: int, shares: Array) -> Shot:
         return Shot(self.kept.rows[place].id, "", "", caption=f"{100 * shares[place]:.0f} % explained")
+
+
+def _verdict(explained: Number, images: str) -> str:
+    """Return what is explained, or that the guesses are no better than the mean of each patch."""
+    least = explained.value if explained.low is None else explained.low
+    if least is None or least <= 0:
+        return (
+            f"Explains {explained.text()} of hidden patches, on {images}: no better than the mean of each patch. "
+            "Train longer before its weights are used."
+        )
+    return f"Explains {explained.text()} of hidden patches, on {images}."
 
 
 def _limits(mask: float) -> Limits:
