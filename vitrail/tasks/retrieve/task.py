@@ -141,7 +141,7 @@ class Retrieve(CaptionTargets, TextSide, Task[tuple[str, ...], Captioned]):
         """Return the known texts that are nearest to each image."""
         if self.known is None:
             return [Captioned((), ()) for _ in at]
-        cosines = output["image"].float().cpu().numpy() @ self.known.vectors.T
+        cosines = output["image"].detach().float().cpu().numpy() @ self.known.vectors.T
         predictions = []
         for row in cosines:
             best = np.argsort(-row, kind="stable")[: ask.top].tolist()
