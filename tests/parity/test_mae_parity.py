@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vitrail.core.errors import WeightsError
+from vitrail.infer.predictor import Predictor
 from vitrail.layers.heads import LinearHead
 from vitrail.layers.masked_decoder import MaskedDecoder, patchify, unpatchify
 from vitrail.layers.position import grid_sines
 from vitrail.models.factory import build, count_macs, count_params, create_encoder, our_name
 from vitrail.models.mae import MAE, MAEConfig
+from vitrail.runs.published import published_model
 from vitrail.weights import checkpoints
 from vitrail.weights.convert import convert
 from vitrail.weights.pretrained import Pretrained, from_path
@@ -136,6 +138,18 @@ def test_the_authors_file_of_both_opens_as_a_network_for_pretraining(shared, tmp
     again = from_path(tmp_path / "a.safetensors")
     assert (again.config, again.settings) == (GOLDEN, {"normalise": False})
     assert not any("decoder" in line for line in again.assumed)
+
+
+def test_the_authors_file_of_both_is_a_model_file(shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    golden = load_file(shared("goldens/mae_pretrain.io.safetensors"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = shared("goldens/mae_pretrain.safetensors")
+    convert(path, tmp_path / "a.safetensors", to="official", network={"heads": 4})
+    opened = Predictor(published_model(str(tmp_path / "a.safetensors")).path, "cpu")
+    assert (opened.task.name, opened.task.settings.normalise) == ("pretrain", True)
+    kept = golden["noise"].argsort(1)[:, :4]
+    with torch.no_grad():
+        close(opened.network({"images": golden["input"], "kept": kept})["patches"], golden["pred"])
 
 
 def test_the_authors_encoder_is_known_by_its_positions(shared, tmp_path: Path):
