@@ -15,7 +15,8 @@ import torch
 from hub_server import Hub
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from small_clip import small_clip
+from transformers import CLIPImageProcessor, CLIPModel
 
 from vitrail.core.errors import WeightsError
 from vitrail.data.vocabulary import clip_vocabulary
@@ -35,22 +36,7 @@ REPOS = ("openai/clip-vit-base-patch32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP of transformers with random numbers and the whole vocabulary, as its hub has it."""
-    pytest.importorskip("open_clip")
-    pytest.importorskip("ftfy")
-    folder = tmp_path_factory.mktemp("theirs") / "net"
-    vision = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
-        "patch_size": 8,
-    }  # fmt: skip
-    text = {"hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    network = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=20))
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    network.save_pretrained(folder)
-    sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPImageProcessor(**sides).save_pretrained(folder)
-    return folder
+    return small_clip(tmp_path_factory.mktemp("theirs") / "net")
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from small_clip import small_clip
 
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.words import text_vectors
@@ -21,22 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*the weights")
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A small CLIP with random numbers and the whole vocabulary, as transformers writes it."""
-    pytest.importorskip("open_clip")
-    pytest.importorskip("ftfy")
-    folder = tmp_path_factory.mktemp("clip") / "net"
-    vision = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
-        "patch_size": 8,
-    }  # fmt: skip
-    text = {"hidden_size": 24, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    network = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=20))
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    network.save_pretrained(folder)
-    sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    CLIPImageProcessor(**sides).save_pretrained(folder)
-    return folder
+    return small_clip(tmp_path_factory.mktemp("clip") / "net")
 
 
 @pytest.fixture

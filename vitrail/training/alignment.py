@@ -143,8 +143,13 @@ def _captioned(
     texts = tokens
     if not _learns(head):
         with torch.inference_mode():
-            texts = torch.cat([head.tower(part) for part in torch.split(tokens, TEXTS)]).clone()
+            texts = _encoded(head, tokens).clone()
     return Coupled(rows, features, captions, [[number[text] for text in own] for own in captions], texts)
+
+
+def _encoded(head: ContrastiveHead, tokens: Tensor) -> Tensor:
+    """Return what the text tower makes of texts, (n, width), `TEXTS` at a time."""
+    return torch.cat([head.tower(part) for part in torch.split(tokens, TEXTS)])
 
 
 def _learns(head: ContrastiveHead) -> bool:
@@ -261,9 +266,7 @@ class _Alignment:
 
     @torch.inference_mode()
     def _answers(self, val: Coupled) -> Mapping[str, Tensor]:
-        tower = self.head.tower
-        parts = torch.split(val.texts, TEXTS)
-        encoded = torch.cat([tower(part) for part in parts]) if _learns(self.head) else val.texts
+        encoded = _encoded(self.head, val.texts) if _learns(self.head) else val.texts
         most = max(map(len, val.numbers))
         filled = torch.tensor([numbers + numbers[:1] * (most - len(numbers)) for numbers in val.numbers])
         texts = encoded[filled.flatten().to(encoded.device)]
