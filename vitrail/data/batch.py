@@ -19,7 +19,8 @@ class Geometry:
     `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original if the
     input is padded and smaller if it is cropped. `moved` maps (x, y, 1) of an input pixel to its position after
     augmentation, two rows of three; None without augmentation, as in prediction. `spacing` is the pixel size of the
-    original (mm down, mm across), if its file states it and the task measures.
+    original (mm down, mm across), if its file states it and the task measures. `times` are the seconds, from the start of
+    the file, of the frames of a clip; all its frames lie in the same place.
     """
 
     original: tuple[int, int]
@@ -27,13 +28,14 @@ class Geometry:
     box: tuple[float, float, float, float]
     moved: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     spacing: tuple[float, float] | None = None
+    times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[Target]):
     """Inputs of a network and its loss: tensors by name, the targets, one id per image.
 
-    `inputs` contains "images", float32 (b, channels, height, width), and all other inputs of a network or its head (a
+    `inputs` contains "images", float32 (b, channels, height, width), or of clips (b, t, channels, height, width), and all other inputs of a network or its head (a
     time step, clicks, tokens of a text), with the batch axis first. `targets` is the result of `Task.collate`: a
     tensor, a sequence, or a mapping of these.
     """
@@ -45,7 +47,7 @@ class Batch(Generic[Target]):
 
     @property
     def images(self) -> Tensor:
-        """The images: (b, channels, height, width)."""
+        """The images: (b, channels, height, width); clips: (b, t, channels, height, width)."""
         return self.inputs["images"]
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class Batch(Generic[Target]):
         From pinned memory the copy is asynchronous.
         """
         moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
-        if layout == torch.contiguous_format:
+        if layout == torch.contiguous_format or moved.images.ndim != 4:  # no other format exists for clips
             return moved
         return moved.with_images(moved.images.contiguous(memory_format=layout), moved.targets)
 

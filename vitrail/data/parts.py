@@ -1,7 +1,8 @@
-"""Parts of a file with many samples: a window of an image or a raster, a page of a TIFF or GIF, a slice of a volume.
+"""Parts of a file with many samples: a window of an image, a page of a TIFF, a slice of a volume, frames of a video.
 
-A row has a part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0, and
-`raster=left,top,right,bottom`, a window of named bands that may reach outside of its raster (`data/rasters`).
+A row has a part beside its path: `window=left,top,right,bottom` in pixels, `page=3`, `slice=40`, counted from 0,
+`raster=left,top,right,bottom`, a window of named bands that may reach outside of its raster (`data/rasters`), and
+`frames=first,stop`, frames of a video or of a folder of frames in the order in which they are shown (`data/videos`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from vitrail.core.errors import DataError
 from vitrail.data import containers, medical, tiff
 from vitrail.data.decode import MAX_PIXELS
 
-_RULES = {"window": 4, "page": 1, "slice": 1, "raster": 4}
+_RULES = {"window": 4, "page": 1, "slice": 1, "raster": 4, "frames": 2}
 _GRAMMAR = re.compile(r"([a-z]+)=(-?\d+(?:,-?\d+)*)")
-_RASTER = "raster="
+_RASTER, _FRAMES = "raster=", "frames="
 _PAGED = ("TIFF", "GIF", "WEBP", "PNG")
 
 
@@ -43,8 +44,8 @@ class Part(NamedTuple):
         inside = kind == "raster" or min(numbers, default=0) >= 0
         if len(numbers) != _RULES[kind] or not inside:
             raise DataError(
-                f"{path} asks for the part {text!r}. Write window=left,top,right,bottom, page=3, slice=40 or "
-                "raster=left,top,right,bottom."
+                f"{path} asks for the part {text!r}. Write window=left,top,right,bottom, page=3, slice=40, "
+                "raster=left,top,right,bottom or frames=first,stop."
             )
         return cls(kind, numbers)
 
@@ -57,6 +58,16 @@ def is_window(part: str) -> bool:
 def is_raster(part: str) -> bool:
     """Return whether a part is a window of a raster, whose file is never read whole."""
     return part.startswith(_RASTER)
+
+
+def is_frames(part: str) -> bool:
+    """Return whether a part is frames of a video."""
+    return part.startswith(_FRAMES)
+
+
+def frames_part(first: int, stop: int) -> str:
+    """Return the part of the frames of a video from `first` to before `stop`."""
+    return f"{_FRAMES}{first},{stop}"
 
 
 def raster_part(window: tuple[int, int, int, int]) -> str:

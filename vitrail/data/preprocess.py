@@ -43,6 +43,8 @@ class Preprocess:
     `bands` are the named bands of the channels: files are then read by these names, in the units of the bands, whatever
     their order. `window` is the side in pixels of the windows of a raster that inputs show (0: whole images), `pixel`
     the side of such a pixel in metres (0: unknown).
+    With `frames`, an input is a clip (frames, channels, *size): so many frames, evenly spaced in time, all through the
+    same view.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -58,6 +60,7 @@ class Preprocess:
     bands: tuple[Band, ...] = ()
     window: int = 0
     pixel: float = 0.0
+    frames: int = 0
 
     def __post_init__(self) -> None:
         if cast(float | None, self.crop_fraction) is None:
@@ -136,9 +139,9 @@ class Preprocess:
         return View(self, geometry_of((height, width), self.size, plan, drawn), plan, drawn)
 
     def eval(self, image: NDArray[Any]) -> tuple[Tensor, Geometry]:
-        """Return the input (channels, *size) and its position in the original."""
+        """Return the input (channels, *size) and its position in the original; of a clip (frames, channels, *size)."""
         self._check(image)
-        view = self.view(image.shape[:2])
+        view = self.view(shape_of(image))
         return view.image(image), view.geometry
 
     def geometry(self, height: int, width: int) -> Geometry:
@@ -148,7 +151,7 @@ class Preprocess:
     def train(self, image: NDArray[Any], augment: Augment, key: int) -> Tensor:
         """Return an augmented input (channels, *size); the random draw depends only on `key`."""
         self._check(image)
-        return self.view(image.shape[:2], augment, key).image(image)
+        return self.view(shape_of(image), augment, key).image(image)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalise 0..scale (c, h, w) to mean 0 and deviation 1."""
@@ -170,7 +173,7 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        unset: dict[str, Any] = {"zoom": None, "rounded": False, "bands": [], "window": 0, "pixel": 0.0}
+        unset: dict[str, Any] = {"zoom": None, "rounded": False, "bands": [], "window": 0, "pixel": 0.0, "frames": 0}
         values["bands"] = [list(band) for band in self.bands]
         return {key: value for key, value in values.items() if key not in unset or value != unset[key]}
 
@@ -205,7 +208,9 @@ class Preprocess:
             raise SettingError(f"These are no preprocessing steps: {values}.") from error
 
     def _check(self, image: NDArray[Any]) -> None:
-        if image.ndim != 3 or image.shape[2] != self.channels:
+        if self.frames and (image.ndim != 4 or len(image) != self.frames):
+            raise SettingError(f"The network wants a clip of {self.frames} frames, not {image.shape}.")
+        if image.ndim != (4 if self.frames else 3) or image.shape[-1] != self.channels:
             raise SettingError(
                 f"The network wants {self.channels} channels, the image has shape {image.shape}. "
                 f"Decode it with channels={self.channels}."
@@ -229,6 +234,11 @@ class Preprocess:
         else:
             new = (max(tall, int(wide * height / width)), wide)
         return Plan(new, (_corner(new[0] - self.size[0]), _corner(new[1] - self.size[1])))
+
+
+def shape_of(image: NDArray[Any]) -> tuple[int, int]:
+    """Return (height, width) of an image (height, width, channels), or of a clip with its frames in front."""
+    return image.shape[-3], image.shape[-2]
 
 
 def usual_fraction(fit: Fit) -> float:

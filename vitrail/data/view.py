@@ -53,7 +53,15 @@ class View:
     drawn: Drawn | None = None
 
     def image(self, image: NDArray[Any]) -> Tensor:
-        """Return the input (channels, *size) of the decoded image (height, width, channels)."""
+        """Return the input (channels, *size) of the decoded image (height, width, channels).
+
+        Of a clip (frames, height, width, channels), every frame gets the same transform: (frames, channels, *size).
+        """
+        if image.ndim == 4:
+            return torch.stack([self._input(frame) for frame in image])
+        return self._input(image)
+
+    def _input(self, image: NDArray[Any]) -> Tensor:
         self._check(image, (*self.geometry.original, self.preprocess.channels))
         steps, drawn = self.preprocess, self.drawn
         if drawn is None:

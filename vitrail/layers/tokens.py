@@ -108,6 +108,7 @@ class FeatureSpec:
     - `taps`: the blocks of a column whose maps its published heads read, counted from 1 (empty: the last of each
       quarter).
     - `channels`: channels of the images.
+    - `frames`: the frames of the clips that it takes, (b, frames, channels, height, width); 0: it takes images.
     - `windows`: rows and columns of the grid must be multiples of this number (`unit` pixels).
     """
 
@@ -128,6 +129,7 @@ class FeatureSpec:
     taps: tuple[int, ...] = ()
     channels: int = 3
     windows: int = 1
+    frames: int = 0
 
     @property
     def unit(self) -> int:
