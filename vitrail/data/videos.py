@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError, MissingExtraError
+from vitrail.data.parts import is_frames
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp"))
 """Suffixes of video files, in lower case."""
@@ -30,6 +31,16 @@ class Clip(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def is_clip(path: str, part: str) -> bool:
+    """Return whether a row of a manifest is a clip: a video, or frames of one."""
+    return is_frames(part) or (not part and is_video(path))
+
+
 def is_video(name: str) -> bool:
     """Return whether a file is a video, by its suffix."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def evenly(frames: int, count: int) -> list[int]:
+    """Return the numbers of `count` frames out of so many: those in the middle of equal spans."""
+    return [(2 * turn + 1) * frames // (2 * count) for turn in range(count)]
