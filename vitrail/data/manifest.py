@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.core.files import replace, write_text, writing
 from vitrail.data.labels import natural, split_labels
+from vitrail.data.open_image import is_clip
 from vitrail.data.truth import Truth
-from vitrail.data.videos import is_clip
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ import numpy as np
 from vitrail.core.errors import DataError
 from vitrail.data.decode import as_array
 from vitrail.data.preprocess import Preprocess
-from vitrail.data.videos import Clip, evenly, read_clip
+from vitrail.data.videos import Clip, read_clip
 from vitrail.infer.inputs import Source
 
 
@@ -34,7 +34,7 @@ def clip_for(steps: Preprocess, clip: Any) -> Clip:
         raise DataError("This clip has no frames. Give at least one.")
     if np.ndim(frames[0]) < 2:
         raise DataError("A clip in memory is a list of images, or an array (frames, height, width, channels).")
-    chosen = evenly(len(frames), steps.frames)
+    chosen = [(2 * turn + 1) * len(frames) // (2 * steps.frames) for turn in range(steps.frames)]
     shown = [as_array(frames[at], steps.channels) for at in chosen]
     return Clip(np.stack(shown), tuple(float(at) for at in chosen))
 
