@@ -184,7 +184,14 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        unset: dict[str, Any] = {"zoom": None, "rounded": False, "bands": [], "window": 0, "pixel": 0.0, "frames": 0}
+        unset: dict[str, Any] = {
+            "zoom": None,
+            "rounded": False,
+            "bands": [],
+            "window": 0,
+            "pixel": 0.0,
+            "frames": 0,
+        }
         values["bands"] = [list(band) for band in self.bands]
         return {key: value for key, value in values.items() if key not in unset or value != unset[key]}
 

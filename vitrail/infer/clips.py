@@ -35,7 +35,9 @@ def clip_for(steps: Preprocess, clip: Any) -> Clip:
     if not frames:
         raise DataError("This clip has no frames. Give at least one.")
     if np.ndim(frames[0]) < 2:
-        raise DataError("A clip in memory is a list of images, or an array (frames, height, width, channels).")
+        raise DataError(
+            "A clip in memory is a list of images, or an array (frames, height, width, channels)."
+        )
     chosen = [(2 * turn + 1) * len(frames) // (2 * steps.frames) for turn in range(steps.frames)]
     shown = [as_array(frames[at], steps.channels) for at in chosen]
     return Clip(np.stack(shown), tuple(float(at) for at in chosen))
