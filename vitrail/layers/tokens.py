@@ -136,6 +136,10 @@ class FeatureSpec:
         """Both sides of an image must be a multiple of this number of pixels, for patches side by side."""
         return self.strides[-1] * self.windows
 
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Return the shape of one input of this size: (channels, *size), of a clip with the frames in front."""
+        return (self.frames, self.channels, *size) if self.frames else (self.channels, *size)
+
     @property
     def shows_attention(self) -> bool:
         """Whether a recorder gets attention maps."""
