@@ -9,6 +9,8 @@ import numpy as np
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import as_array
+from vitrail.data.frame_folders import frames_in, read_folder
+from vitrail.data.parts import frames_part
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.videos import Clip, read_clip
 from vitrail.infer.inputs import Source
@@ -17,7 +19,7 @@ from vitrail.infer.inputs import Source
 def clip_for(steps: Preprocess, clip: Any) -> Clip:
     """Return the frames that a network sees of a clip, and their times.
 
-    `clip` is a path, a source, the bytes of a file, or frames in memory: an array (t, height, width, channels) or a list
+    `clip` is a path of a video or a folder of frames, a source, the bytes of a video, or frames in memory: an array (t, height, width, channels) or a list
     of images, whose times are their numbers.
 
     Raises:
@@ -40,7 +42,11 @@ def clip_for(steps: Preprocess, clip: Any) -> Clip:
 
 
 def _read(steps: Preprocess, source: Path | bytes, name: str) -> Clip:
-    clip = read_clip(source, "", steps.frames, name=name)
+    if isinstance(source, Path) and source.is_dir():
+        whole = frames_part(0, len(frames_in(source.parent, source.name)))
+        clip = read_folder(source.parent, source.name, whole, steps.frames)
+    else:
+        clip = read_clip(source, "", steps.frames, name=name)
     return clip._replace(frames=_in_channels(clip.frames, steps.channels))
 
 

@@ -31,6 +31,9 @@ class Tokens(NamedTuple):
     prefix: int = 0  # class, distillation and register tokens in front
     kept: Tensor | None = None  # (b, patches) their indices in the grid, after tokens were dropped
     merged: Merged | None = None  # which patches each token stands for, after tokens were merged
+    condition: Tensor | None = (
+        None  # (b, d) of each image, which sets the norms of the blocks of some networks
+    )
 
     def with_x(self, x: Tensor) -> Tokens:
         """Return the same grid and prefix with other vectors."""  # (b, n, d) -> Tokens
