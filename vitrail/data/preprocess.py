@@ -119,8 +119,8 @@ class Preprocess:
     def visible(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return an image that these steps take for display, uint8 (height, width, 1, 3 or 4).
 
-        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. A clip
-        is shown as a strip of at most `STRIP` of its frames.
+        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. Of a
+        clip, at most `STRIP` frames are shown side by side.
         """
         if image.ndim == 4:
             return strip_of(image)

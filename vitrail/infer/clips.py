@@ -19,8 +19,8 @@ from vitrail.infer.inputs import Source
 def clip_for(steps: Preprocess, clip: Any) -> Clip:
     """Return the frames that a network sees of a clip, and their times.
 
-    `clip` is a path of a video or a folder of frames, a source, the bytes of a video, or frames in memory: an array (t, height, width, channels) or a list
-    of images, whose times are their numbers.
+    `clip` is a path of a video or a folder of frames, a source, the bytes of a video, or frames in memory: an array
+    (t, height, width, channels) or a list of images, whose times are their numbers.
 
     Raises:
         DataError: it is no video, broken, or has no frames.
