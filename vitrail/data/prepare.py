@@ -66,8 +66,8 @@ class Prepared(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What a row is called: an image, or a window of a raster."""
-        return "image" if self.layout.raster is None else "window"
+        """What a row is called: an image, a window of a raster, or a clip."""
+        return self.layout.noun
 
     def command(self, verb: str, *more: object) -> str:
         """Return a command for this source with the same reading options."""
