@@ -256,8 +256,7 @@ def count_macs(encoder: Encoder, image: Size, keep: float = 1.0, merge: int = 0)
         set_merge(copy, merge)
         counter = FlopCounterMode(display=False)
         with counter:
-            clip = (copy.spec.frames,) if copy.spec.frames else ()
-            copy(torch.zeros(1, *clip, config.channels, *sides(image)))
+            copy(torch.zeros(1, *copy.spec.shape(sides(image))))
     return int(counter.get_total_flops()) // 2
 
 
