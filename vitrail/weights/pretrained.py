@@ -14,7 +14,7 @@ from torch import Tensor
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.position import LearnedPosition, resize_grid
 from vitrail.layers.window_attention import RelativeBias
-from vitrail.models.factory import Size, build, overlapping
+from vitrail.models.factory import Size, build, overlapping, takes_clips
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.detect_layout import read
 from vitrail.weights.files import open_weights
@@ -74,15 +74,17 @@ class Pretrained:
         drop_path: float | None = None,
         stride: int | None = None,
         bands: Sequence[str] = (),
+        frames: int | None = None,
     ) -> Encoder:
         """Return the encoder with these weights, in evaluation mode, fitted to another size or number of channels.
 
         Position tables are resized with the convention of their source, also to the denser grid of overlapping patches
         (`stride`). Channels get the mean of the colour kernels, one channel their sum; named `bands` those of what they
-        mean (`vitrail.weights.first_layer`).
+        mean (`vitrail.weights.first_layer`). A network for clips gets the places of so many `frames`.
         """
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
         changes |= {"patch": overlapping(self.config, stride)}
+        changes |= {"frames": frames if takes_clips(self.config) else None}
         config = replace(self.config, **{key: value for key, value in changes.items() if value is not None})
         if getattr(config, "table", None) is not None:
             config = replace(config, table=None)  # positions are resized once, here, and not for every image
