@@ -163,6 +163,7 @@ def _open(model: ModelSettings) -> _Opened:
         stride=model.stride,
         bands=[band.name for band in model.bands],
     )
+    encoder = weights.for_clips(encoder, model.frames or None, model.over_time)
     base = published_preprocess(weights, model.imgsz, model.channels)
     return _Opened(encoder, _fitted(base, model, encoder.spec.frames), weights.licence, weights.name, weights)
 
