@@ -117,3 +117,15 @@ def read_folder(root: Path, path: str, part: str, count: int, key: int = -1) -> 
     notes = dict.fromkeys(note for one in images.values() for note in one.notes)
     frames = np.stack([images[i].image for i in chosen])
     return Clip(frames, tuple((first + i) / RATE for i in chosen), (*notes, *repeated(len(names), count)))
+
+
+def notes_on(root: Path, path: str, part: str) -> tuple[str, ...]:
+    """Return what a check says about a part of a folder; DataError if there is no such part."""
+    names = part_of(root, path, part)
+    stop = Part.of(part, path).numbers[1]
+    gone = stop - Part.of(part, path).numbers[0] - len(names)
+    return (
+        f"a folder states no times: {RATE:.0f} frames a second are assumed",
+        *repeated(len(names), 2),
+        *([f"{gone} of the frames of its part are not there"] if gone else []),
+    )
