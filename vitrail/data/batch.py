@@ -19,8 +19,8 @@ class Geometry:
     `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original if the
     input is padded and smaller if it is cropped. `moved` maps (x, y, 1) of an input pixel to its position after
     augmentation, two rows of three; None without augmentation, as in prediction. `spacing` is the pixel size of the
-    original (mm down, mm across), if its file states it and the task measures. `times` are the seconds, from the start of
-    the file, of the frames of a clip; all its frames lie in the same place.
+    original (mm down, mm across), if its file states it and the task measures. `times` are the seconds of the frames of
+    a clip, from the start of its file; all its frames lie in the same place.
     """
 
     original: tuple[int, int]
@@ -35,9 +35,9 @@ class Geometry:
 class Batch(Generic[Target]):
     """Inputs of a network and its loss: tensors by name, the targets, one id per image.
 
-    `inputs` contains "images", float32 (b, channels, height, width), or of clips (b, t, channels, height, width), and all other inputs of a network or its head (a
-    time step, clicks, tokens of a text), with the batch axis first. `targets` is the result of `Task.collate`: a
-    tensor, a sequence, or a mapping of these.
+    `inputs` contains "images", float32 (b, channels, height, width), or of clips (b, t, channels, height, width), and
+    all other inputs of a network or its head (a time step, clicks, tokens of a text), with the batch axis first.
+    `targets` is the result of `Task.collate`: a tensor, a sequence, or a mapping of these.
     """
 
     inputs: Mapping[str, Tensor]
@@ -65,9 +65,9 @@ class Batch(Generic[Target]):
         From pinned memory the copy is asynchronous.
         """
         moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
-        if layout == torch.contiguous_format or moved.images.ndim != 4:  # no other format exists for clips
+        if layout == torch.contiguous_format:
             return moved
-        return moved.with_images(moved.images.contiguous(memory_format=layout), moved.targets)
+        return moved.with_images(in_layout(moved.images, layout), moved.targets)
 
     def pin_memory(self) -> Batch[Target]:
         """Return the batch in page-locked memory, for asynchronous copies to a GPU; a DataLoader calls it."""
@@ -91,6 +91,11 @@ class Batch(Generic[Target]):
 def images_only(images: Tensor) -> Batch[None]:
     """Return a batch of images (b, channels, height, width) without targets."""
     return Batch({"images": images}, None, ("",) * len(images))
+
+
+def in_layout(images: Tensor, layout: torch.memory_format) -> Tensor:
+    """Return images in a memory format; clips, which have one axis more, stay contiguous."""
+    return images.contiguous(memory_format=layout) if images.ndim == 4 else images.contiguous()
 
 
 def _sliced(targets: Any, low: int, high: int) -> Any:

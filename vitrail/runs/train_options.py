@@ -43,6 +43,10 @@ class TrainOptions:
         side of the network's input in pixels, or HEIGHTxWIDTH
     stride
         pixels from one patch to the next: fewer than a patch has, and patches overlap (ViT, DINOv2)
+    frames
+        frames of a clip that the network sees, evenly spaced in time; 8 by default
+    over_time
+        how a network for images joins the frames of a clip: mean, or attention, which knows their order
     fit
         how an image is fitted to the input: squash, crop or pad
     lr
@@ -100,6 +104,8 @@ class TrainOptions:
         side in pixels of the windows around labelled pixels of a raster, 8 by default; of tiles (segment) 64
     block
         side in pixels of the blocks of a raster that go to one split as a whole; by default about 40 hold labels
+    seconds
+        cut longer videos into clips of so many seconds; the clips of a video stay in one split
     buffer
         labelled pixels of a raster fewer than so many pixels from another split are left out; by default the window
     val
@@ -139,6 +145,8 @@ class TrainOptions:
     micro: int | None = None
     imgsz: str | None = None
     stride: int | None = None
+    frames: int | None = None
+    over_time: Literal["mean", "attention"] | None = None
     fit: Literal["squash", "crop", "pad"] | None = None
     lr: float | None = None
     layer_decay: float | None = None
@@ -173,6 +181,7 @@ class TrainOptions:
     window: int | None = None
     block: int | None = None
     buffer: int | None = None
+    seconds: float | None = None
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None

@@ -14,7 +14,7 @@ from vitrail.data.manifest import Manifest
 from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
 from vitrail.layers.encoder import Encoder
-from vitrail.models.factory import build, create_encoder
+from vitrail.models.factory import build, config_of, create_encoder, takes_clips, with_frames
 from vitrail.runs.recipe import settings_of
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings
 from vitrail.training.head_transfer import PublishedHead
@@ -32,6 +32,9 @@ DRAFT_MODEL = "dinov2_s14"
 
 DRAFT_SIZE = 224
 
+FRAMES, MEAN = 8, "mean"
+"""The frames of a clip that a network for images sees, and how it joins them, if nothing is stated."""
+
 
 class NetworkChoice(NamedTuple):
     """The chosen network, before its recipe is chosen."""
@@ -43,14 +46,21 @@ class NetworkChoice(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     view: Preprocess | None = None  # the preprocessing that the weights state, if any
     head: PublishedHead | None = None  # the head in the weights, if any
+    over_time: str | None = None  # how a network for images joins the frames of a clip
 
 
 class NamedNetwork(NamedTuple):
-    """The network that the user or the user's recipe names, if any, with its changed settings and size."""
+    """The network that the user or the user's recipe names, if any, with its changed settings and size.
+
+    `clips` tells whether the data are clips; `frames` and `over_time` are then what the user states about them.
+    """
 
     name: str | None
     settings: dict[str, Any]
     size: tuple[int, int] | None
+    clips: bool = False
+    frames: int | None = None
+    over_time: str | None = None
 
 
 def named_network(options: TrainOptions) -> NamedNetwork:
@@ -69,15 +79,17 @@ def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[
         model = "vit_digits" if side <= TINY else "vit_s16"
         reasons.append(f"network {model}: the images are {side} px on their short side")
     with torch.device("meta"):
-        encoder = create_encoder(
-            model, image=wanted.size if wanted.settings else None, settings=wanted.settings
-        )
+        image = wanted.size if wanted.settings else None
+        own = wanted.frames if wanted.clips and takes_clips(config_of(model)) else None
+        encoder = create_encoder(model, image=image, settings=wanted.settings, frames=own)
+        encoder, joined = _over_time(encoder, wanted)
     size = encoder.image_size
     if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
         small = min(*size, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the images are {side} px on their short side")
         size = (small, small)
-    return NetworkChoice(model, "none", encoder, size, wanted.settings), reasons
+    choice = NetworkChoice(model, "none", encoder, size, wanted.settings, over_time=joined)
+    return choice, [*reasons, *_time_line(choice, wanted)]
 
 
 def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
@@ -93,14 +105,42 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
     with torch.device("meta"):
-        encoder = build(weights.config)
+        encoder, joined = _over_time(build(weights.config), wanted)
     view = published_preprocess(weights)
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     name = weights.name if auto else source
     stated = view if weights.preprocessing else None
     head = PublishedHead(weights.task, weights.settings) if weights.head else None
-    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated, head)
-    return choice, [*reasons, *deviations(weights)]
+    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated, head, joined)
+    return choice, [*reasons, *deviations(weights), *_time_line(choice, wanted)]
+
+
+def _over_time(encoder: Encoder, wanted: NamedNetwork) -> tuple[Encoder, str | None]:
+    """Return the network as it takes the data, and how it joins the frames of clips if it is one for images.
+
+    SettingError if what the user states of the frames does not fit the network.
+    """
+    if not wanted.clips:
+        return encoder, None
+    if encoder.spec.frames:
+        return with_frames(encoder, wanted.frames, wanted.over_time), None
+    joined = wanted.over_time or MEAN
+    return with_frames(encoder, wanted.frames or FRAMES, joined), joined
+
+
+def _time_line(choice: NetworkChoice, wanted: NamedNetwork) -> list[str]:
+    """Return a line on the frames that the network sees of each clip; [] for images."""
+    if not wanted.clips:
+        return []
+    frames = choice.encoder.spec.frames
+    if choice.over_time is None:
+        return [f"{frames} frames of each clip, compared by the network's attention over time"]
+    joined = (
+        "their mean: it does not know their order"
+        if choice.over_time == MEAN
+        else "attention over their times"
+    )
+    return [f"{frames} frames of each clip, each seen by {choice.name} alone; joined by {joined}"]
 
 
 def weights_to_download(options: TrainOptions) -> str | None:
