@@ -133,7 +133,7 @@ def row_hash(root: Path, path: str, part: str = "") -> str:
         return content_hash(b"".join(blake2b(data, digest_size=16).digest() for data in each), path, part)
     where = place(root, path)
     if where.inside:
-        return content_hash(_whole(root, path, False), path, part)
+        return content_hash(blake2b(_whole(root, path, False), digest_size=16).digest(), path, part)
     try:
         status = where.file.stat()
         return content_hash(_digest(where.file, status.st_mtime_ns, status.st_size), path, part)
