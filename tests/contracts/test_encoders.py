@@ -19,6 +19,7 @@ from vitrail.models.clip import ClipConfig
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.detr import DetrConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.dit import DiTConfig
 from vitrail.models.eomt import EoMTConfig
 from vitrail.models.factory import build, describe, presets_of, rebuild
 from vitrail.models.mae import MAEConfig
@@ -83,6 +84,10 @@ TINY = {
     ),
     "mae-pooled": (
         MAEConfig(image=(21, 35), patch=7, channels=5, width=44, depth=2, heads=4, pooled=True),
+        (14, 49),
+    ),
+    "dit": (
+        DiTConfig((21, 35), 7, 5, width=44, depth=2, heads=4, hidden=41, classes=3),
         (14, 49),
     ),
     "clip": (
@@ -283,8 +288,8 @@ def test_other_channels_are_refused(case):
 
 def test_strange_inputs_are_refused(case):
     encoder, images, _ = case
-    with pytest.raises(SettingError, match="label"):
-        encoder(images, given={"label": torch.zeros(2)})
+    with pytest.raises(SettingError, match="height"):
+        encoder(images, given={"height": torch.zeros(2)})
 
 
 def test_bfloat16(case):
@@ -330,6 +335,7 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
         "dinov2-registers",
         "deit3",
         "mae-pooled",
+        "dit",
         "swin",
         "t2t-performer",
         "supervit",

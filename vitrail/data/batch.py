@@ -65,9 +65,9 @@ class Batch(Generic[Target]):
         From pinned memory the copy is asynchronous.
         """
         moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
-        if layout == torch.contiguous_format or moved.images.ndim != 4:  # no other format exists for clips
+        if layout == torch.contiguous_format:
             return moved
-        return moved.with_images(moved.images.contiguous(memory_format=layout), moved.targets)
+        return moved.with_images(in_layout(moved.images, layout), moved.targets)
 
     def pin_memory(self) -> Batch[Target]:
         """Return the batch in page-locked memory, for asynchronous copies to a GPU; a DataLoader calls it."""
@@ -91,6 +91,11 @@ class Batch(Generic[Target]):
 def images_only(images: Tensor) -> Batch[None]:
     """Return a batch of images (b, channels, height, width) without targets."""
     return Batch({"images": images}, None, ("",) * len(images))
+
+
+def in_layout(images: Tensor, layout: torch.memory_format) -> Tensor:
+    """Return images in a memory format; clips, which have one axis more, stay contiguous."""
+    return images.contiguous(memory_format=layout) if images.ndim == 4 else images.contiguous()
 
 
 def _sliced(targets: Any, low: int, high: int) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from vitrail.core.errors import DataError, RunError, UnknownNameError
 from vitrail.core.files import replace_folder
+from vitrail.data import moving_digits
 from vitrail.data.labels import natural
 
 
@@ -25,16 +27,18 @@ class Fault(NamedTuple):
 
 def names() -> tuple[str, ...]:
     """Return the names that can be used in place of a folder."""
-    return ("digits",)
+    return tuple(_WRITERS)
 
 
 def materialise(name: str, folder: Path) -> Path:
     """Write a built-in data set as class folders below `folder`, once, and return its root.
 
     `digits` is scikit-learn's copy of the UCI optical digits: 1,797 real scans, 8 × 8, 17 greys.
+    `moving_digits` are 1,200 clips of 300 of them that move; the direction is the class.
 
     Raises:
         UnknownNameError: there is no such data set.
+        MissingExtraError: it is one of videos, and PyAV is not installed.
         RunError: the folder cannot be written.
     """
     if name not in names():
@@ -42,7 +46,7 @@ def materialise(name: str, folder: Path) -> Path:
     root = folder / name
     if not root.exists():
         try:
-            replace_folder(root, _write_digits)
+            replace_folder(root, _WRITERS[name])
         except RunError:
             if not root.exists():  # otherwise another process wrote it first
                 raise
@@ -57,6 +61,11 @@ def _write_digits(root: Path) -> None:
         file = root / str(target) / f"{number:04}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).save(file)
+
+
+_WRITERS: Mapping[str, Callable[[Path], None]] = MappingProxyType(
+    {"digits": _write_digits, "moving_digits": moving_digits.write}
+)
 
 
 class _Planter:

@@ -19,6 +19,19 @@ def what_else(data: bytes) -> str:
     return "is no image of a kind that is known. Save it as JPEG or PNG, or delete it"
 
 
+def no_video(head: bytes, why: str) -> str:
+    """Return what a file is that cannot be opened as a video, as a predicate with a remedy; `why` is its decoder's."""
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "is a saved web page, not a video. Download the video itself, or delete the file"
+    if _is_text(head):
+        return "holds text, not a video. Delete it, or give it the name of what it is"
+    if not any(head):
+        return "holds only zeros, not a video. Copy it again from where it came from, or delete it"
+    if head[4:8] == b"ftyp":  # the list of frames stands at the end of most mp4 files
+        return "is cut off before its list of frames, so none of it can be read. Copy it again, or delete it"
+    return f"is broken, or no video of a kind that is known ({why}). Save it as mp4 (H.264), or delete it"
+
+
 def _what_tiff(data: bytes) -> str:
     """Return why a TIFF is not a photograph: other bands, or an unknown compression."""
     try:

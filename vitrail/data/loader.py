@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from logging import getLogger
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,8 @@ from vitrail.core.seeds import derive
 from vitrail.data.augment import Augment
 from vitrail.data.batch import Batch, Geometry
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import load
-from vitrail.data.preprocess import Preprocess
+from vitrail.data.open_image import load, load_clip
+from vitrail.data.preprocess import Preprocess, shape_of
 from vitrail.data.targets import Targets, read_truth
 from vitrail.data.view import View
 
@@ -30,8 +31,13 @@ SHARED = "/dev/shm"
 """Folder of the shared memory in which Linux processes exchange batches."""
 
 
-def load_for(steps: Preprocess, root: Path, row: Row) -> NDArray[Any]:
-    """Return the image of a row (height, width, channels) as these steps take it: colours, or values of named bands."""
+def load_for(steps: Preprocess, root: Path, row: Row, key: int = -1) -> NDArray[Any]:
+    """Return the image of a row (height, width, channels) as these steps take it: colours, or values of named bands.
+
+    Of a clip, return its frames, (frames, height, width, channels); in training `key` draws which ones.
+    """
+    if steps.frames:
+        return load_clip(root, row.path, row.part, steps.frames, key=key, channels=steps.channels).frames
     return load(root, row.path, steps.channels, row.part, raw=steps.raw, bands=steps.band_names).image
 
 
@@ -106,9 +112,10 @@ class ImageDataset(Dataset["_Seen | VitrailError"]):
     def _seen(self, index: int, key: int) -> _Seen:
         row = self.rows[index]
         steps = self.preprocess
-        image = load_for(steps, self.root, row)
+        augment = self.augment if key >= 0 else None
+        image = load_for(steps, self.root, row, -1 if augment is None else derive(key, "frames"))
         target = read_truth(self.targets, row, self.root)
-        shape, augment = (image.shape[0], image.shape[1]), self.augment if key >= 0 else None
+        shape = shape_of(image)
         if augment is None:
             view = steps.whole(shape).view(shape)
             return _Seen(view.image(image), target, row.id, view.geometry)
@@ -176,7 +183,7 @@ def roomy(workers: int, pictures: ImageDataset, batch: int) -> int:
     import resource  # exists on all systems with such a folder
 
     steps = pictures.preprocess
-    size = 4 * batch * steps.channels * steps.size[0] * steps.size[1]
+    size = 4 * batch * prod(steps.shape)
     status, limit = os.statvfs(SHARED), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     room = max(0, status.f_bavail * status.f_frsize // size - 1) // 2
     found = 0 if 0 <= limit < size else min(workers, room)

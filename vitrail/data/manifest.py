@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vitrail.core.errors import DataError
 from vitrail.core.files import replace, write_text, writing
 from vitrail.data.labels import natural, split_labels
+from vitrail.data.open_image import is_clip
 from vitrail.data.truth import Truth
 
 if TYPE_CHECKING:
@@ -142,6 +143,11 @@ class Manifest:
             with writing(_long_of(path)):
                 _long_of(path).unlink(missing_ok=True)
         return path
+
+    @property
+    def holds_clips(self) -> bool:
+        """Whether its rows are clips of videos instead of images; a manifest never holds both."""
+        return any(is_clip(row.path, row.part) for row in self.rows()[:1])
 
     def rows(self, split: str | None = None, state: str | None = KEPT) -> list[Row]:
         """Return the rows of one split (None: all) in one state (None: any), in the manifest's order."""

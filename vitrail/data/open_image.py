@@ -3,24 +3,29 @@
 A path is relative to the root. An item inside another file follows an exclamation mark:
 `photos.zip!cat/1.jpg`, `set.npz!images!17`, `train.parquet!image!3`, `brain.nii.gz!40`, and a crop of an
 image as `street.jpg!40,60,200,180` (left, top, right, bottom). A row may also state its part beside the path, see
-`data/parts.py`; the path of a raster may name several files, joined by `|`.
+`data/parts.py`; the path of a raster may name several files, joined by `|`. Of a clip (`data/videos.py`), the image is
+its middle frame; `load_clip` reads several.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from hashlib import blake2b
+from functools import lru_cache
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from vitrail.core.errors import DataError
-from vitrail.data import archives, containers, parts
-from vitrail.data.decode import Decoded, decode
+from vitrail.data import archives, containers, frame_folders, parts
+from vitrail.data.decode import Decoded, as_array, decode
 from vitrail.data.rasters.bands import Band
 from vitrail.data.rasters.preview import preview_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.stack import open_stack
+from vitrail.data.videos import Clip, is_video, read_clip
 
 _BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
 
@@ -59,11 +64,14 @@ def place(root: Path, path: str) -> Place:
 
 
 def files_of(root: Path, path: str, part: str = "") -> tuple[Path, ...]:
-    """Return the files on disk in which a row lies: one, or those of a raster.
+    """Return the files on disk in which a row lies: one, or those of a raster or of a folder of frames.
 
     Raises:
         DataError: the file does not exist.
     """
+    if _is_folder(path, part):
+        names = frame_folders.part_of(root, path, part)
+        return tuple(dict.fromkeys(place(root, name).file for name in names))
     if parts.is_raster(part):
         return tuple(root / one for one in path.split(JOIN))
     return (place(root, path).file,)
@@ -73,13 +81,15 @@ def read(root: Path, path: str, part: str = "", *, raw: bool = False) -> bytes:
     """Return the bytes of a row's image as the file contains them; slices of arrays are `.npy` bytes.
 
     A window is cut out of the decoded image (`cut_out`), so its bytes are those of the whole image; a window of a
-    raster is an array of its values.
+    raster is an array of its values, a clip an array of its middle frame.
 
     Raises:
         DataError: missing, not permitted, broken, or an unknown kind of part.
     """
     if parts.is_raster(part):
         return containers.as_npy(_raster(root, path, part).image)
+    if is_clip(path, part):
+        return containers.as_npy(load_clip(root, path, part, 1).frames[0])
     if not part or parts.is_window(part):
         return _whole(root, path, raw)
     where = parts.Part.of(part, path)
@@ -110,6 +120,66 @@ def content_hash(data: bytes, path: str, part: str = "") -> str:
     return blake2b(data + cut.encode(), digest_size=16).hexdigest()
 
 
+def row_hash(root: Path, path: str, part: str = "") -> str:
+    """Return the content hash of a row; of a clip that of its whole file, which is not kept in memory.
+
+    Raises:
+        DataError: as `read`.
+    """
+    if not is_clip(path, part):
+        return content_hash(read(root, path, part), path, part)
+    if _is_folder(path, part):
+        each = (frame_folders.bytes_of(root, name) for name in frame_folders.part_of(root, path, part))
+        return content_hash(b"".join(blake2b(data, digest_size=16).digest() for data in each), path, part)
+    where = place(root, path)
+    if where.inside:
+        return content_hash(_whole(root, path, False), path, part)
+    try:
+        status = where.file.stat()
+        return content_hash(_digest(where.file, status.st_mtime_ns, status.st_size), path, part)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist under {root}. Put it back, or check the data again."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, changed: int, size: int) -> bytes:
+    """Return the hash of a file, computed once for all rows that are parts of it."""
+    with file.open("rb") as opened:
+        return file_digest(opened, lambda: blake2b(digest_size=16)).digest()
+
+
+def is_clip(path: str, part: str = "") -> bool:
+    """Return whether a row is a clip: a video, a part of one, or a folder of frames."""
+    return parts.is_frames(part) or (not part and is_video(path))
+
+
+def _is_folder(path: str, part: str) -> bool:
+    return parts.is_frames(part) and not is_video(path)
+
+
+def load_clip(root: Path, path: str, part: str, count: int, key: int = -1, channels: int = 3) -> Clip:
+    """Return `count` frames of a row, evenly spaced in time: uint8 (count, height, width, channels).
+
+    The row is a video, a member of an archive, or a folder of frames; `key` as in `videos.read_clip`.
+
+    Raises:
+        DataError: as `videos.read_clip`, or frames of a folder that differ in size.
+    """
+    if _is_folder(path, part):
+        clip = frame_folders.read_folder(root, path, part, count, key)
+    else:
+        where = place(root, path)
+        source = _whole(root, path, False) if where.inside else where.file
+        clip = read_clip(source, part, count, key=key, name=path)
+    if channels == 3:
+        return clip
+    return clip._replace(frames=np.stack([as_array(frame, channels) for frame in clip.frames]))
+
+
 def load(
     root: Path, path: str, channels: int = 3, part: str = "", *, raw: bool = False, bands: Sequence[str] = ()
 ) -> Decoded:
@@ -123,6 +193,9 @@ def load(
     if parts.is_raster(part):
         found = _raster(root, path, part, bands)
         return found if raw else Decoded(preview_of(found.image, [Band(name) for name in found.bands]), ())
+    if is_clip(path, part):
+        clip = load_clip(root, path, part, 1, channels=channels)
+        return Decoded(clip.frames[0], clip.notes)
     return cut_out(decode(read(root, path, part, raw=raw), channels, path, raw, bands), path, part)
 
 

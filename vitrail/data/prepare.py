@@ -66,8 +66,10 @@ class Prepared(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What a row is called: an image, or a window of a raster."""
-        return "image" if self.layout.raster is None else "window"
+        """What a row is called: an image, a clip, or a window of a raster."""
+        if self.layout.raster is not None:
+            return "window"
+        return "clip" if self.manifest.holds_clips else "image"
 
     def command(self, verb: str, *more: object) -> str:
         """Return a command for this source with the same reading options."""

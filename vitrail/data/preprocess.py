@@ -26,6 +26,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 EIGHT_BITS = 255.0
 
+STRIP = 4
+"""Frames of a clip that are shown side by side where an image stands on a page."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -99,6 +102,11 @@ class Preprocess:
         return bool(self.bands) or self.scale != EIGHT_BITS or self.channels not in {1, 3, 4}
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an input: (channels, *size), of a clip (frames, channels, *size)."""
+        return (self.frames, self.channels, *self.size) if self.frames else (self.channels, *self.size)
+
+    @property
     def band_names(self) -> tuple[str, ...]:
         """The names of the bands, () without names."""
         return tuple(band.name for band in self.bands)
@@ -111,8 +119,11 @@ class Preprocess:
     def visible(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return an image that these steps take for display, uint8 (height, width, 1, 3 or 4).
 
-        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`.
+        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. A clip
+        is shown as a strip of at most `STRIP` of its frames.
         """
+        if image.ndim == 4:
+            return strip_of(image)
         if self.bands:
             return preview_of(image, self.bands)
         return preview(image) if self.raw else image
@@ -239,6 +250,12 @@ class Preprocess:
 def shape_of(image: NDArray[Any]) -> tuple[int, int]:
     """Return (height, width) of an image (height, width, channels), or of a clip with its frames in front."""
     return image.shape[-3], image.shape[-2]
+
+
+def strip_of(frames: NDArray[Any], most: int = STRIP) -> NDArray[Any]:
+    """Return at most so many frames of a clip (t, height, width, channels), evenly chosen, side by side."""
+    count = min(len(frames), most)
+    return np.concatenate([frames[(2 * turn + 1) * len(frames) // (2 * count)] for turn in range(count)], 1)
 
 
 def usual_fraction(fit: Fit) -> float:

@@ -193,7 +193,7 @@ def eager_speeds(
     """Return images/s of the eager backends that are not in the cache, timed on a small batch; {} for short jobs."""
     if pictures < MIN_IMAGES_TO_TIME:
         return {}
-    few = torch.zeros(min(4, memory.at_once), predictor.preprocess.channels, *memory.point.size)
+    few = torch.zeros(min(4, memory.at_once), *predictor.network.spec.shape(memory.point.size))
     speeds = {}
     for plan in plans:
         if plan.engine != "eager" or plan in memory.seen:
@@ -214,7 +214,7 @@ def eager_speeds(
 def _backend_network(
     predictor: Predictor, plan: Backend, memory: BackendCache, scales: Scales
 ) -> BackendNetwork:
-    shape = (memory.at_once, predictor.preprocess.channels, *memory.point.size)
+    shape = (memory.at_once, *predictor.network.spec.shape(memory.point.size))
     kept = translation_path(predictor, memory.point) if plan.engine == "openvino" else None
     return BackendNetwork(predictor.at(memory.point), plan, shape, kept, scales, memory.any_number)
 

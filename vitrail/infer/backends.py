@@ -108,7 +108,7 @@ class BackendNetwork(nn.Module):
         count = len(images)
         if self.plan.engine == "compiled" and count < self.batch:  # another size would be recompiled
             images = torch.cat([images, images.new_zeros(self.batch - count, *images.shape[1:])])
-        outputs = self.run(images.to(self.dtype).contiguous(memory_format=self.layout))
+        outputs = self.run(in_layout(images.to(self.dtype), self.layout))
         output = {name: out[:count].float() for name, out in zip(self.outputs, outputs, strict=True)}
         if self.reader is None:
             return output
@@ -116,13 +116,13 @@ class BackendNetwork(nn.Module):
         return {**output, **self.reader(vectors)}
 
 
-def _to_bf16(copy: Network, shape: tuple[int, int, int, int], layout: torch.memory_format) -> Bf16Check:
+def _to_bf16(copy: Network, shape: tuple[int, ...], layout: torch.memory_format) -> Bf16Check:
     """Convert a network to bf16 in place, except convolutions that are wrong in bf16; return these.
 
     Whether the whole network is correct is checked later, on the proof images.
     """
     device = next(copy.parameters()).device
-    images = noise(shape[1:], device)[: shape[0]].contiguous(memory_format=layout)
+    images = in_layout(noise(shape[1:], device)[: shape[0]], layout)
     check = check_bf16(copy.encoder, images)
     keep_in_float32(copy.encoder, check.float32)
     copy.to(torch.bfloat16)

@@ -22,6 +22,7 @@ from vitrail.data.decode import as_array
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rasters.whole_file import decode_for
 from vitrail.data.spacing import Spacing, stated
+from vitrail.infer.clips import clip_for
 from vitrail.infer.inputs import Source, expand
 from vitrail.infer.operating_points import chosen, dial
 from vitrail.infer.point_networks import PointNetworks
@@ -264,6 +265,8 @@ class Predictor:
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
         """Prepare a path, source, bytes, Pillow image, array or tensor as network input for an operating point."""
+        if self.preprocess.frames:
+            return self._ready_clip(image, point or self.point)
         array = self.decoded(image)
         spacing = self.spacing(image)
         if self.preprocess.zoom is not None:
@@ -273,6 +276,11 @@ class Predictor:
         pixels, geometry = self.preprocess_at(point).eval(array)
         size = point.size
         return Ready(at_size(pixels[None], size)[0], replace(geometry, size=size, spacing=spacing), array)
+
+    def _ready_clip(self, image: Any, point: OperatingPoint) -> Ready:
+        clip = clip_for(self.preprocess, image)
+        pixels, geometry = self.preprocess_at(point).eval(clip.frames)
+        return Ready(pixels, replace(geometry, times=clip.times), clip.frames)
 
     def spacing(self, image: Any) -> Spacing:
         """Return the pixel spacing, if the image file states it and the task measures lengths."""
@@ -285,9 +293,12 @@ class Predictor:
     def decoded(self, image: Any) -> NDArray[Any]:
         """Decode a path, source, bytes, Pillow image, array or tensor for the preprocessing.
 
-        Returns uint8 (height, width, channels), or the values of the file for raw images.
+        Returns uint8 (height, width, channels), of a clip (frames, height, width, channels), or the values of the file
+        for raw images.
         """
         steps = self.preprocess
+        if steps.frames:
+            return clip_for(steps, image).frames
         if isinstance(image, Source):
             return decode_for(steps, image.open(), image.called)
         if isinstance(image, str | Path):

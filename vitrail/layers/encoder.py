@@ -218,7 +218,7 @@ class ColumnEncoder(Encoder):
     A plain column can be given the patches to see (`KEPT`): the others are dropped before the first block.
     """
 
-    takes = (KEPT,)
+    takes: ClassVar[tuple[str, ...]] = (KEPT,)
     blocks: Column
     norm: nn.Module
 

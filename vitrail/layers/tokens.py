@@ -31,6 +31,9 @@ class Tokens(NamedTuple):
     prefix: int = 0  # class, distillation and register tokens in front
     kept: Tensor | None = None  # (b, patches) their indices in the grid, after tokens were dropped
     merged: Merged | None = None  # which patches each token stands for, after tokens were merged
+    condition: Tensor | None = (
+        None  # (b, d) of each image, which sets the norms of the blocks of some networks
+    )
 
     def with_x(self, x: Tensor) -> Tokens:
         """Return the same grid and prefix with other vectors."""  # (b, n, d) -> Tokens
@@ -135,6 +138,10 @@ class FeatureSpec:
     def unit(self) -> int:
         """Both sides of an image must be a multiple of this number of pixels, for patches side by side."""
         return self.strides[-1] * self.windows
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Return the shape of one input of this size: (channels, *size), of a clip with the frames in front."""
+        return (self.frames, self.channels, *size) if self.frames else (self.channels, *size)
 
     @property
     def shows_attention(self) -> bool:

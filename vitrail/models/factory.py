@@ -272,7 +272,7 @@ def count_macs(encoder: Encoder, image: Size, keep: float = 1.0, merge: int = 0)
         set_merge(copy, merge)
         counter = FlopCounterMode(display=False)
         with counter:
-            copy(torch.zeros(1, config.channels, *sides(image)))
+            copy(torch.zeros(1, *encoder.spec.shape(sides(image))))
     return int(counter.get_total_flops()) // 2
 
 

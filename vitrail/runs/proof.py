@@ -23,6 +23,7 @@ from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import FINGERPRINT, Task
 
 HEIGHT, WIDTH = 61, 47
+STEP = 5
 GAPS = 23
 """Pixels of a raw proof image whose value is a multiple of this hold no data."""
 
@@ -42,8 +43,14 @@ def picture(channels: int = 3) -> NDArray[np.uint8]:
 
 
 def proof_image_for(preprocess: Preprocess) -> NDArray[Any]:
-    """Return the proof image for this preprocessing; for raw images as float32 in their scale, with gaps (NaN)."""
+    """Return the proof image for this preprocessing; for raw images as float32 in their scale, with gaps (NaN).
+
+    For clips, (frames, 61, 47, channels): each frame is the one before, moved down by `STEP` rows, from the bottom to
+    the top.
+    """
     image = picture(preprocess.channels)
+    if preprocess.frames:
+        return np.stack([np.roll(image, turn * STEP, 0) for turn in range(preprocess.frames)])
     if not preprocess.raw:
         return image
     values = image.astype(np.float32) * np.float32(preprocess.scale / 255)

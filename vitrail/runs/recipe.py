@@ -52,6 +52,9 @@ Augmentation = Literal[
     "square",
 ]
 
+OverTime = Literal["mean", "attention"]
+"""How a network for images joins the frames of a clip: their mean, or attention with the times of the frames."""
+
 MemoryFormat = Literal["contiguous", "channels_last"]
 """The order of an image's values in memory: channel by channel, or all channels of a pixel together."""
 
@@ -85,6 +88,7 @@ class ModelSettings(Settings):
     `mean` and `std`, one number per channel, are fractions of it; None is the usual ones.
     `bands` are the named bands that are the channels, `window` the side in pixels of the windows of a raster, and
     `pixel` that of a pixel in metres (`data.preprocess.Preprocess`).
+    `frames` is the frames of a clip (0: images), `over_time` how a network for images joins those of a clip.
     `settings` change settings of the network's config (`position`, `depth`, …) for training from scratch.
     """
 
@@ -101,6 +105,8 @@ class ModelSettings(Settings):
     bands: tuple[Band, ...] = ()
     window: NonNegativeInt = 0
     pixel: NonNegativeFloat = 0.0
+    frames: NonNegativeInt = 0
+    over_time: OverTime | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] | None = None
     weights: str = "none"
     settings: dict[str, Any] = Field(default_factory=dict)

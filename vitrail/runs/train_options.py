@@ -43,6 +43,10 @@ class TrainOptions:
         side of the network's input in pixels, or HEIGHTxWIDTH
     stride
         pixels from one patch to the next: fewer than a patch has, and patches overlap (ViT, DINOv2)
+    frames
+        frames of a clip that the network sees, evenly spaced in time; 8 by default
+    over_time
+        how a network for images joins the frames of a clip: mean, or attention, which knows their order
     fit
         how an image is fitted to the input: squash, crop or pad
     lr
@@ -139,6 +143,8 @@ class TrainOptions:
     micro: int | None = None
     imgsz: str | None = None
     stride: int | None = None
+    frames: int | None = None
+    over_time: Literal["mean", "attention"] | None = None
     fit: Literal["squash", "crop", "pad"] | None = None
     lr: float | None = None
     layer_decay: float | None = None

@@ -247,10 +247,10 @@ def checked_again(recipe: Recipe, network: Network) -> tuple[Recipe, list[str]]:
     """
     if recipe.training.precision != "bf16":
         return recipe, []
-    shape = (recipe.model.channels, *recipe.model.imgsz)
+    shape = network.spec.shape(recipe.model.imgsz)
     layout = layout_of(recipe.training.memory_format)
     network.to(memory_format=layout)
-    images = noise(shape, next(network.parameters()).device).contiguous(memory_format=layout)
+    images = in_layout(noise(shape, next(network.parameters()).device), layout)
     check = check_bf16(network.encoder, images)
     update: dict[str, Any] = {"precision": "float32", "float32": ()}
     if check.faithful:

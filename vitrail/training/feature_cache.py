@@ -103,7 +103,7 @@ class Frozen:
         self.outputs = network.outputs
         self._digest = self._identity()
         self.batch = BATCH if device.type == "cpu" else GPU_BATCH
-        shape = (self.batch, preprocess.channels, *preprocess.size)
+        shape = (self.batch, *preprocess.shape)
         self.backends = FeatureBackends(
             network, shape, device, self._measurements(shape), preprocess.zoom is None
         )

@@ -151,7 +151,7 @@ def _open(model: ModelSettings) -> _Opened:
             settings=model.settings,
         )
         base = Preprocess.for_size(model.imgsz, model.channels)
-        return _Opened(encoder, _fitted(base, model), None, "none")
+        return _Opened(encoder, _fitted(base, model, encoder.spec.frames), None, "none")
     weights = find_weights(model.weights, model.name, model.settings)
     drop_path = model.drop_path if hasattr(weights.config, "drop_path") else None
     encoder = weights.build(
@@ -162,10 +162,10 @@ def _open(model: ModelSettings) -> _Opened:
         bands=[band.name for band in model.bands],
     )
     base = published_preprocess(weights, model.imgsz, model.channels)
-    return _Opened(encoder, _fitted(base, model), weights.licence, weights.name, weights)
+    return _Opened(encoder, _fitted(base, model, encoder.spec.frames), weights.licence, weights.name, weights)
 
 
-def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
+def _fitted(base: Preprocess, model: ModelSettings, frames: int) -> Preprocess:
     """Return the preprocessing with the settings of the recipe; by default those are the ones of the weights."""
     fraction = model.crop_fraction or usual_fraction(model.fit)
     return replace(
@@ -179,6 +179,7 @@ def _fitted(base: Preprocess, model: ModelSettings) -> Preprocess:
         bands=model.bands,
         window=model.window,
         pixel=model.pixel,
+        frames=frames,
     )
 
 

@@ -32,7 +32,7 @@ def smallest_piece(network: Network, task: Task[Any, Any], model: ModelSettings)
     if not norms:
         return 1
     size = min((point.size for point in points_of(task, model.imgsz)), key=lambda size: size[0] * size[1])
-    image = torch.zeros(1, model.channels, *size, device=next(network.parameters()).device)
+    image = torch.zeros(1, *network.spec.shape(size), device=next(network.parameters()).device)
     with _recorded_lone(norms) as lone, evaluating(network), torch.no_grad():
         features = network.encode({"images": image})
         if task.inputs == ("images",):

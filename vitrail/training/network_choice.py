@@ -43,14 +43,21 @@ class NetworkChoice(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     view: Preprocess | None = None  # the preprocessing that the weights state, if any
     head: PublishedHead | None = None  # the head in the weights, if any
+    over_time: str | None = None  # how a network for images joins the frames of a clip
 
 
 class NamedNetwork(NamedTuple):
-    """The network that the user or the user's recipe names, if any, with its changed settings and size."""
+    """The network that the user or the user's recipe names, if any, with its changed settings and size.
+
+    `clips` tells whether the data are clips; `frames` and `over_time` are then what the user states about them.
+    """
 
     name: str | None
     settings: dict[str, Any]
     size: tuple[int, int] | None
+    clips: bool = False
+    frames: int | None = None
+    over_time: str | None = None
 
 
 def named_network(options: TrainOptions) -> NamedNetwork:
@@ -72,12 +79,14 @@ def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[
         encoder = create_encoder(
             model, image=wanted.size if wanted.settings else None, settings=wanted.settings
         )
+        encoder, joined = _over_time(encoder, wanted)
     size = encoder.image_size
     if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
         small = min(*size, max(32, -(-side // 32) * 32))
         reasons.append(f"input {small} px: the images are {side} px on their short side")
         size = (small, small)
-    return NetworkChoice(model, "none", encoder, size, wanted.settings), reasons
+    choice = NetworkChoice(model, "none", encoder, size, wanted.settings, over_time=joined)
+    return choice, [*reasons, *_time_line(choice, wanted)]
 
 
 def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
@@ -93,14 +102,41 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
     with torch.device("meta"):
-        encoder = build(weights.config)
+        encoder, joined = _over_time(build(weights.config), wanted)
     view = published_preprocess(weights)
     size = view.size if max(view.size) <= DRAFT_SIZE else (DRAFT_SIZE, DRAFT_SIZE)
     name = weights.name if auto else source
     stated = view if weights.preprocessing else None
     head = PublishedHead(weights.task, weights.settings) if weights.head else None
-    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated, head)
-    return choice, [*reasons, *deviations(weights)]
+    choice = NetworkChoice(model, name, encoder, size, wanted.settings, stated, head, joined)
+    return choice, [*reasons, *deviations(weights), *_time_line(choice, wanted)]
+
+
+def _over_time(encoder: Encoder, wanted: NamedNetwork) -> tuple[Encoder, str | None]:
+    """Return the network as it takes clips, if the data are clips, and how it joins their frames if it is for images.
+
+    SettingError if a network for clips is to join frames in another way than its own.
+    """
+    if not wanted.clips:
+        return encoder, None
+    if not encoder.spec.frames:
+        return over_frames(encoder, wanted.frames or FRAMES, wanted.over_time or "mean"), wanted.over_time or "mean"
+    if wanted.over_time is not None:
+        raise SettingError(
+            f"{wanted.name} has its own attention over time, so --over-time {wanted.over_time} does nothing. Leave it out."
+        )
+    return (encoder if wanted.frames is None else with_frames(encoder, wanted.frames)), None
+
+
+def _time_line(choice: NetworkChoice, wanted: NamedNetwork) -> list[str]:
+    """Return a line on the frames that the network sees of each clip; [] for images."""
+    if not wanted.clips:
+        return []
+    frames = choice.encoder.spec.frames
+    if choice.over_time is None:
+        return [f"{frames} frames of each clip, compared by the network's attention over time"]
+    joined = "their mean: it does not know their order" if choice.over_time == "mean" else "attention over their times"
+    return [f"{frames} frames of each clip, each seen by {choice.name} alone; joined by {joined}"]
 
 
 def weights_to_download(options: TrainOptions) -> str | None:

@@ -35,6 +35,7 @@ from vitrail.runs.task_settings import settings_class, usual_recipes
 from vitrail.runs.task_wrapping import Unwrapped, unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, seconds
 from vitrail.tasks.base import Task
+from vitrail.training.clip_recipe import clip_layer, for_clips, refuse_clips
 from vitrail.training.distillation import with_teacher
 from vitrail.training.elastic_recipe import costs_of, with_operating_points
 from vitrail.training.feature_cache import pool_kind
@@ -102,18 +103,18 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         WeightsError: the weights are not available. Training from scratch is never a silent replacement.
         SettingError: settings that contradict each other.
     """
-    named, shapes = (
-        for_raster(prepared, named_network(options), options.weights),
-        shapes_of(prepared.manifest),
-    )
+    shapes = shapes_of(prepared.manifest)
     side, task = short_side(shapes), choose_task(options, prepared.manifest)
+    named = for_raster(prepared, named_network(options), options.weights)
+    named = for_clips(prepared, named, options, side)
     _refuse_draft(options.tune, task.name)  # before weights are fetched
-    raster, fresh = prepared.layout.raster is not None, load("task", task.name).fresh
+    raster, fresh = prepared.layout.raster is not None, load("task", task.name).fresh or named.clips
     network, reasons = (
         fresh_network(side, named)
         if from_scratch(source, options, raster=raster, fresh=fresh)
         else pretrained_network(options.weights or measured_weights(options) or "auto", named)
     )
+    refuse_clips(prepared, network.encoder, network.name)
     _refuse_network(task.name, options, prepared.manifest.truth, network.encoder)
     network, sized = _at_size_of_weights(network, named, task.name)
     network, windowed = at_window(prepared, network, named)
@@ -274,6 +275,7 @@ def _layers(wanted: _Wanted) -> tuple[list[Layer], Unwrapped, list[str]]:
         Layer(f"recipe {name}", {"recipe": name, **settings_of(name)}),
         Layer(f"task {wanted.task}", task_part(wanted.task, name, regularization_of(file) if file else None)),
         Layer("the rasters", raster_layer(wanted.prepared)),
+        Layer("the clips", clip_layer(wanted.prepared, wanted.network, wanted.side)),
         Layer("the weights", _of_weights(wanted, stated_head)),
         Layer(f"file {file}", {**stated, "task": task}),
         Layer("command line, and what follows from it", user_overrides(wanted)),

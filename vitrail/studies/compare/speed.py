@@ -32,7 +32,7 @@ def speeds(models: Mapping[str, Path], device: str = "auto") -> dict[str, Speed]
     for batch in (1, BATCH):
         things = {
             name: partial(
-                one.run, images_only(torch.zeros(batch, one.preprocess.channels, *one.preprocess.size))
+                one.run, images_only(torch.zeros(batch, *one.preprocess.shape))
             )
             for name, one in predictors.items()
         }

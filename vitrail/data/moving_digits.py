@@ -1,0 +1,88 @@
+"""The built-in data set `moving_digits`: real scans of digits that move; the class is the direction.
+
+Each of 300 scans moves in each of four directions, from a place that is drawn, across a square of 32 pixels whose
+opposite sides are joined and which has ten places along each side. The directions are perpendicular and equally fast: a
+step of (1, 3) places, and the same turned by 90, 180 and 270 degrees. Because 3 · 3 = -1 modulo 10, a step of one
+direction is an odd multiple of a step of any other: in ten frames all four visit the same ten places and differ in
+their order only. So neither a frame nor all frames without their order tell the class, and the digit does not either.
+The same is true of 5 and of 8 frames that are evenly spaced in time.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitrail.core.errors import MissingExtraError
+
+SIDE, FRAMES, SCANS, RATE = 32, 10, 300, 10
+DIRECTIONS = {"down": (1, 3), "right": (3, -1), "up": (-1, -3), "left": (-3, 1)}
+"""Class → its step (to the right, down) in places, of which each side has as many as there are frames."""
+
+_SEED = 0
+
+
+def write(root: Path) -> None:
+    """Write 1,200 clips as `direction/v_direction_g0001_c01.mkv`; the clips of one scan are one group, `g0001`.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+    """
+    from sklearn.datasets import load_digits  # the import takes half a second
+
+    images = load_digits().images
+    rng = np.random.default_rng(_SEED)
+    for number, scan in enumerate(rng.permutation(len(images))[:SCANS], 1):
+        digit = np.kron(np.round(images[scan] * (255 / 16)).astype(np.uint8), np.ones((2, 2), np.uint8))
+        starts = rng.choice(
+            FRAMES**2, len(DIRECTIONS), replace=False
+        )  # two clips never show the same at one time
+        for start, name in zip(starts, DIRECTIONS, strict=True):
+            file = root / name / f"v_{name}_g{number:04}_c01.mkv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(_video(frames_of(digit, (int(start) % FRAMES, int(start) // FRAMES), name)))
+
+
+def frames_of(digit: NDArray[np.uint8], start: tuple[int, int], direction: str) -> NDArray[np.uint8]:
+    """Return the frames uint8 (t, row, col) of a digit that moves from the place `start` (to the right, down)."""
+    square = np.zeros((SIDE, SIDE), np.uint8)
+    square[: digit.shape[0], : digit.shape[1]] = digit
+    moving = zip(start, DIRECTIONS[direction], strict=True)
+    right, down = ([(first + number * step) % FRAMES for number in range(FRAMES)] for first, step in moving)
+    pixels = [round(place * SIDE / FRAMES) for place in range(FRAMES)]
+    return np.stack(
+        [np.roll(square, (pixels[y], pixels[x]), (0, 1)) for x, y in zip(right, down, strict=True)]
+    )
+
+
+def _video(frames: NDArray[np.uint8]) -> bytes:
+    """Return the frames as a lossless grey video; equal frames give equal bytes."""
+    av = _pyav()
+    written = BytesIO()
+    with av.open(written, "w", format="matroska", options={"fflags": "+bitexact"}) as file:
+        stream = file.add_stream("ffv1", rate=RATE)
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = "gray"
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(frames):
+            shown = av.VideoFrame.from_ndarray(frame, format="gray")
+            shown.pts, shown.time_base = number, Fraction(1, RATE)
+            file.mux(stream.encode(shown))
+        file.mux(stream.encode())
+    return written.getvalue()
+
+
+def _pyav() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError(
+            "moving_digits are video files, which need PyAV to be written: pip install 'vitrail[video]'."
+        ) from error
+    return av

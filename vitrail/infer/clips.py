@@ -1,0 +1,49 @@
+"""Clips as a network takes them: from files, bytes, or frames in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.core.errors import DataError
+from vitrail.data.decode import as_array
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.videos import Clip, read_clip
+from vitrail.infer.inputs import Source
+
+
+def clip_for(steps: Preprocess, clip: Any) -> Clip:
+    """Return the frames that a network sees of a clip, and their times.
+
+    `clip` is a path, a source, the bytes of a file, or frames in memory: an array (t, height, width, channels) or a list
+    of images, whose times are their numbers.
+
+    Raises:
+        DataError: it is no video, broken, or has no frames.
+    """
+    if isinstance(clip, Source):
+        return _read(steps, clip.open(), clip.called)
+    if isinstance(clip, str | Path):
+        return _read(steps, Path(clip), str(clip))
+    if isinstance(clip, bytes):
+        return _read(steps, clip, "the clip")
+    frames = list(clip)
+    if not frames:
+        raise DataError("This clip has no frames. Give at least one.")
+    if np.ndim(frames[0]) < 2:
+        raise DataError("A clip in memory is a list of images, or an array (frames, height, width, channels).")
+    chosen = [(2 * turn + 1) * len(frames) // (2 * steps.frames) for turn in range(steps.frames)]
+    shown = [as_array(frames[at], steps.channels) for at in chosen]
+    return Clip(np.stack(shown), tuple(float(at) for at in chosen))
+
+
+def _read(steps: Preprocess, source: Path | bytes, name: str) -> Clip:
+    clip = read_clip(source, "", steps.frames, name=name)
+    return clip._replace(frames=_in_channels(clip.frames, steps.channels))
+
+
+def _in_channels(frames: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
+    """Return frames in colour (t, height, width, 3) as the network takes them: in colour or grey."""
+    return frames if channels == 3 else np.stack([as_array(frame, channels) for frame in frames])
