@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-WIDE, NARROW = 224, 96
-"""Pixels of the short side of an image on a page, and in the sheet shown while a training runs."""
+WIDE = 224
+"""Pixels of the short side of an image on a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,8 @@ class Denoised:
     def __str__(self) -> str:
         return f"noise of level {self.level} told with an error of {self.error:.3f}"
 
-    def drawn(self, least: int, *, gap: int = 8, title: bool = True) -> Image:
+    def drawn(self, least: int) -> Image:
         """Return the three side by side, small ones enlarged until their short side has `least` pixels."""
-        panels = [plots.shown(plots.of_array(one), least) for one in (self.noisy, self.guess, self.truth)]
-        if title:
-            words = ("with noise", "guess", "truth")
-            panels = [plots.titled(panel, word) for panel, word in zip(panels, words, strict=True)]
-        return plots.beside(*panels, gap=gap)
+        panels = {"with noise": self.noisy, "guess": self.guess, "truth": self.truth}
+        shown = {name: plots.shown(plots.of_array(one), least) for name, one in panels.items()}
+        return plots.beside(*(plots.titled(panel, name) for name, panel in shown.items()))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitrail import plots
 from vitrail.core.errors import SettingError
 from vitrail.core.seeds import derive
 from vitrail.data.batch import Batch, Geometry
@@ -24,23 +25,24 @@ from vitrail.layers.encoder import Encoder
 from vitrail.layers.heads import Head, Output
 from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
-from vitrail.tasks.generate import diffusion
+from vitrail.tasks.generate.diffusion import Estimate, linear_schedule, losses
 from vitrail.tasks.generate.evaluation import BOUND, ERROR, LEVEL, GenerateEvaluation
-from vitrail.tasks.generate.prediction import NARROW, WIDE, Denoised
+from vitrail.tasks.generate.prediction import WIDE, Denoised
+from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Making, Noises, made
 from vitrail.tasks.generate.settings import STEPS, GenerateSettings
 from vitrail.tasks.generate.targets import GenerateTargets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TIME, LABEL = "time", "label"
-"""Inputs besides the images: the noise level (b,), and the class (b,), int64; one more number stands for none."""
+CLEAN, NOISY, ADDED = "clean", "noisy", "added"
+"""The image without noise, what the network saw, and the noise in it, all (b, channels, height, width)."""
 
-NOISE, SPREAD = "noise", "spread"
-"""Outputs: the noise, and how the variance of a step is interpolated, both (b, channels, height, width)."""
+ACROSS, DOWN, QUICK = 8, 12, 25
+"""Images of a class, and classes, on the sheet of samples, and the steps in which these are made at most."""
 
-CLEAN, NOISY = "clean", "noisy"
-"""Outputs: the image without noise, and what the network saw, both (b, channels, height, width)."""
+SMALL, LETTERS = 64, 15
+"""Least side of such an image, and the height of the letters above it, in pixels."""
 
 SAME = 0.02
 """Mean difference of the noise of two outputs, in units of its deviation, up to which they agree."""
@@ -73,7 +75,7 @@ class Generate(Task[int, Denoised], GenerateTargets):
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
-        self.chain = diffusion.Diffusion()
+        self.schedule = linear_schedule(STEPS)
 
     # Network
 
@@ -114,10 +116,10 @@ class Generate(Task[int, Denoised], GenerateTargets):
         return self.loss(self.answer(network, noisy, Ask()), batch.targets)
 
     def with_noise(self, batch: Batch[Any], drawn: Drawn) -> Batch[Any]:
-        """Return a batch whose images have noise; `clean` are the images, `told` the noise."""
+        """Return a batch whose images have noise, with the images as they are and their noise as inputs besides."""
         level, noise, label = (one.to(batch.images.device) for one in drawn)
-        noisy = self.chain.noisy(batch.images, level, noise)
-        added = {"images": noisy, CLEAN: batch.images, NOISE: noise, TIME: level, LABEL: label}
+        noisy = self.schedule.noisy(batch.images, level, noise)
+        added = {"images": noisy, CLEAN: batch.images, ADDED: noise, TIME: level, LABEL: label}
         return replace(batch, inputs={**batch.inputs, **added})
 
     def answer(self, network: nn.Module, batch: Batch[Any], ask: Ask) -> Output:
@@ -129,16 +131,16 @@ class Generate(Task[int, Denoised], GenerateTargets):
             batch = self.with_noise(batch, self._fixed(batch))
         given = batch.inputs
         output: Output = network(given)
-        told, spread = output[NOISE].float(), output[SPREAD].float()
-        bound = self.chain.bound(told.detach(), spread, given[CLEAN], given["images"], given[TIME])
+        told = Estimate(output[NOISE].float(), output[SPREAD].float())
+        found = losses(self.schedule, told, given[CLEAN], given[TIME], given[ADDED])
         return {
-            NOISE: told,
-            SPREAD: spread,
+            NOISE: told.noise,
+            SPREAD: told.spread,
             CLEAN: given[CLEAN],
             NOISY: given["images"],
             LEVEL: given[TIME],
-            ERROR: (told - given[NOISE]).square().mean((1, 2, 3)),
-            BOUND: bound,
+            ERROR: found.mse,
+            BOUND: found.bound,
         }
 
     def _fixed(self, batch: Batch[Any]) -> Drawn:
@@ -158,7 +160,7 @@ class Generate(Task[int, Denoised], GenerateTargets):
 
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Denoised]:
         """Return what each image with noise was taken for, for drawings."""
-        guess = self.chain.clean(output[NOISY], output[LEVEL].long(), output[NOISE])
+        guess = self.schedule.start(output[NOISY], output[LEVEL].long(), output[NOISE])
         parts = zip(
             pixels_of(output[NOISY]), pixels_of(guess), pixels_of(output[CLEAN]),
             output[LEVEL].long().tolist(), output[ERROR].tolist(), strict=True,
@@ -177,9 +179,31 @@ class Generate(Task[int, Denoised], GenerateTargets):
         """Return the same: the truth is the image."""
         return self.render(image, prediction)
 
-    def glance(self, image: Image, output: Output, geometry: Geometry, truth: int) -> Image:
-        """Return the three in a small size."""
-        return self.decode(output, [geometry], Ask())[0].drawn(NARROW, gap=2, title=False)
+    # Made images
+
+    def made(
+        self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, shape: tuple[int, ...],
+        image: Tensor | None = None,
+    ) -> Tensor:
+        """Return the images with these numbers of a class and a seed: (b, *shape), about -1 to 1.
+
+        `shape` is that of an input, `image` an input to begin from, or None for noise.
+        """
+        device = next(network.parameters()).device
+        labels = torch.full((len(numbers),), label, device=device)
+        noises = Noises(seed, numbers, shape, device)
+        return made(network, labels, len(self.labels), noises, making, image)
+
+    def sheet(self, network: nn.Module, shape: tuple[int, ...], across: int = ACROSS) -> Image:
+        """Return images of each class, a row each, made in few steps; the numbers of the first classes if there are many."""
+        own = Making.of(self.settings)
+        making = own.changed(sampler="ddim", steps=min(QUICK, own.steps))
+        rows = []
+        for label, name in list(enumerate(self.labels))[:DOWN]:
+            images = pixels_of(self.made(network, label, 0, range(across), making, shape))
+            small = [plots.shown(plots.of_array(one), SMALL) for one in images]
+            rows.append(plots.titled(plots.beside(*small, gap=2), name, LETTERS))
+        return plots.below(*rows, gap=2)
 
     # Proof
 
