@@ -317,7 +317,19 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
     }
 
 
-_DATA = ("layout", "labels", "groups", "splits", "things", "window", "block", "buffer", "val", "test")
+_DATA = (
+    "layout",
+    "labels",
+    "groups",
+    "splits",
+    "things",
+    "window",
+    "block",
+    "buffer",
+    "seconds",
+    "val",
+    "test",
+)
 """Settings with the same name on the command line and in the `data` section of a recipe."""
 
 _SAME = (
