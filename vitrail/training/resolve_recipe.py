@@ -376,7 +376,7 @@ def default_recipe(wanted: _Wanted) -> str:
         return "after_pretraining"
     preset = our_name(network.name)[0]
     own = recipe_for(preset if family_of(preset) else timm_name(network.name), tune)
-    if own is not None and not builtin:
+    if own is not None and (not builtin or load("task", wanted.task).fresh):
         return own
     convolutional = network.encoder.convolutional
     if tune == "full":
