@@ -6,6 +6,7 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL.Image import Image
 
 from vitrail import plots
@@ -69,7 +70,8 @@ class Seen(NamedTuple):
 class Live:
     """Draws the same few images, spread over the validation split.
 
-    A task may draw truth and prediction in a way that is quick (`glance`). For others the prediction is drawn as for
+    A task may draw truth and prediction in a way that is quick (`glance`), or images that its network makes (`sheet`).
+    For others the prediction is drawn as for
     `vitrail predict` (`render`), with the label above, and beside it where the network looked, if attention shows that.
     """
 
@@ -84,24 +86,39 @@ class Live:
         began = time.monotonic()
         last = session.step >= session.schedule.total
         costly = self.glance is None and self.spent > SHARE * (began - self.began)
-        silent = not session.task.answers and self.glance is None
+        silent = not session.task.answers and not session.task.makes and self.glance is None
         if silent or (self.drawn and costly and not last):
             return []
-        drawings = self._drawings(session)
-        if not drawings:
+        sheet = self._made(session) if session.task.makes else self._sheet(session)
+        if sheet is None:
             return []
-        looks = self.glance is not None or Rollout.fits(session.evaluated())
-        across = ACROSS if looks else NARROW
-        rows = [plots.beside(*drawings[i : i + across]) for i in range(0, len(drawings), across)]
-        sheet = plots.below(*rows)
         sheet.thumbnail((WIDTH, WIDTH))
         plots.write_image(self.run.live_path, sheet)
         self.spent += time.monotonic() - began
         if self.drawn:
             return []
         self.drawn = True
+        if session.task.makes:
+            return [f"Images that the network makes of each class, made again now and then: {self.run.live_path}"]
         what = "label and prediction" if session.task.answers else "hidden patches, guess and truth"
         return [f"Validation images with {what}, updated after each epoch: {self.run.live_path}"]
+
+    def _made(self, session: Session) -> Image:
+        """Return images that the network makes."""
+        network, steps = session.evaluated(), self.validation.preprocess
+        with torch.inference_mode(), evaluating(network):
+            sheet: Image = session.task.sheet(network, (steps.channels, *steps.size))
+        return sheet
+
+    def _sheet(self, session: Session) -> Image | None:
+        """Return the images in rows, or None if none can be read."""
+        drawings = self._drawings(session)
+        if not drawings:
+            return None
+        looks = self.glance is not None or Rollout.fits(session.evaluated())
+        across = ACROSS if looks else NARROW
+        rows = [plots.beside(*drawings[i : i + across]) for i in range(0, len(drawings), across)]
+        return plots.below(*rows)
 
     def _drawings(self, session: Session) -> list[Image]:
         network = session.evaluated()
