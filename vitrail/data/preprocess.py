@@ -119,8 +119,8 @@ class Preprocess:
     def visible(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return an image that these steps take for display, uint8 (height, width, 1, 3 or 4).
 
-        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. A clip
-        is shown as a strip of at most `STRIP` of its frames.
+        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. Of a
+        clip, at most `STRIP` frames are shown side by side.
         """
         if image.ndim == 4:
             return strip_of(image)
@@ -184,7 +184,14 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        unset: dict[str, Any] = {"zoom": None, "rounded": False, "bands": [], "window": 0, "pixel": 0.0, "frames": 0}
+        unset: dict[str, Any] = {
+            "zoom": None,
+            "rounded": False,
+            "bands": [],
+            "window": 0,
+            "pixel": 0.0,
+            "frames": 0,
+        }
         values["bands"] = [list(band) for band in self.bands]
         return {key: value for key, value in values.items() if key not in unset or value != unset[key]}
 

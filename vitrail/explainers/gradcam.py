@@ -33,7 +33,10 @@ class GradCam:
         return not (network.head.from_prefix and network.spec.prefix)
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more."""
+        """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more.
+
+        Of clips, a channel has one weight for all frames: (b, t, channels, height, width) -> (b, t, row, col).
+        """
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input there would be no graph.
             target = subject.look(pixels.to(subject.device).detach().requires_grad_())
@@ -43,12 +46,12 @@ class GradCam:
                 f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM needs. "
                 "Use --method relevance or occlusion."
             )
-        weights = at_map.mean((2, 3), keepdim=True)
+        weights = at_map.flatten(2).mean(2)[(...,) + (None,) * (at_map.ndim - 2)]
         return (weights * level).sum(1).clamp(min=0).detach().cpu()
 
 
 def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
-    """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each."""
+    """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each, or (b, d, t, row, col)."""
     tokens, levels, _ = target.features
     candidates = [tokens.x, *levels[-1:]]
     gradients: list[Tensor | None] = list(

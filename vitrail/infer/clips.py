@@ -19,8 +19,8 @@ from vitrail.infer.inputs import Source
 def clip_for(steps: Preprocess, clip: Any) -> Clip:
     """Return the frames that a network sees of a clip, and their times.
 
-    `clip` is a path of a video or a folder of frames, a source, the bytes of a video, or frames in memory: an array (t, height, width, channels) or a list
-    of images, whose times are their numbers.
+    `clip` is a path of a video or a folder of frames, a source, the bytes of a video, or frames in memory: an array
+    (t, height, width, channels) or a list of images, whose times are their numbers.
 
     Raises:
         DataError: it is no video, broken, or has no frames.
@@ -35,7 +35,9 @@ def clip_for(steps: Preprocess, clip: Any) -> Clip:
     if not frames:
         raise DataError("This clip has no frames. Give at least one.")
     if np.ndim(frames[0]) < 2:
-        raise DataError("A clip in memory is a list of images, or an array (frames, height, width, channels).")
+        raise DataError(
+            "A clip in memory is a list of images, or an array (frames, height, width, channels)."
+        )
     chosen = [(2 * turn + 1) * len(frames) // (2 * steps.frames) for turn in range(steps.frames)]
     shown = [as_array(frames[at], steps.channels) for at in chosen]
     return Clip(np.stack(shown), tuple(float(at) for at in chosen))

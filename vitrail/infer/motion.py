@@ -29,7 +29,7 @@ class Motion(NamedTuple):
         """Return the expected box (left, top, right, bottom)."""
         x, y, aspect, height = self.mean[:4]
         half = np.array([aspect * height, height]) / 2
-        return np.concatenate([[x, y] - half, [x, y] + half])
+        return np.concatenate(([x, y] - half, [x, y] + half))
 
 
 def start(box: Array) -> Motion:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
+from vitrail.plots.clips import animation, strip
 from vitrail.plots.colours import (
     ACCENT,
     FAINT,
@@ -34,6 +35,7 @@ from vitrail.plots.images import (
     heat,
     heat_colours,
     heat_grid,
+    heated,
     label_bars,
     mask_overlay,
     of_array,
@@ -43,6 +45,7 @@ from vitrail.plots.images import (
     titled,
     with_legend,
     with_palette,
+    with_scale,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +84,7 @@ __all__ = [
     "Bar",
     "DrawnBox",
     "Fan",
+    "animation",
     "below",
     "beside",
     "compare_boxes",
@@ -94,6 +98,7 @@ __all__ = [
     "heat",
     "heat_colours",
     "heat_grid",
+    "heated",
     "intervals",
     "label_bars",
     "mask_overlay",
@@ -106,9 +111,11 @@ __all__ = [
     "signed",
     "similarity_tiles",
     "squares_apart",
+    "strip",
     "titled",
     "with_legend",
     "with_palette",
+    "with_scale",
     "write_image",
 ]
 

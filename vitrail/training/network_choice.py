@@ -135,7 +135,11 @@ def _time_line(choice: NetworkChoice, wanted: NamedNetwork) -> list[str]:
     frames = choice.encoder.spec.frames
     if choice.over_time is None:
         return [f"{frames} frames of each clip, compared by the network's attention over time"]
-    joined = "their mean: it does not know their order" if choice.over_time == MEAN else "attention over their times"
+    joined = (
+        "their mean: it does not know their order"
+        if choice.over_time == MEAN
+        else "attention over their times"
+    )
     return [f"{frames} frames of each clip, each seen by {choice.name} alone; joined by {joined}"]
 
 
