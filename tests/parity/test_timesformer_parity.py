@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from vitrail.core.errors import WeightsError
+from vitrail.data.truth import Truth
 from vitrail.layers.heads import LinearHead
 from vitrail.layers.pooling import Pool
 from vitrail.models.deit import DeiTConfig
@@ -20,6 +21,8 @@ from vitrail.models.factory import build, count_macs, count_params, create_encod
 from vitrail.models.mae import MAEConfig
 from vitrail.models.timesformer import TimeSformerConfig
 from vitrail.models.vit import ViTConfig
+from vitrail.runs.recipe import ModelSettings, Recipe
+from vitrail.training.initialization import build_from_recipe
 from vitrail.weights import checkpoints
 from vitrail.weights.convert import convert
 from vitrail.weights.detect_layout import read
@@ -173,6 +176,19 @@ def test_the_command_that_starts_it_from_images(tmp_path: Path):
               tmp_path / "b.safetensors")  # fmt: skip
     with pytest.raises(WeightsError, match="cannot start a TimeSformer"):
         from_path(tmp_path / "b.safetensors", "timesformer_digits", {"heads": 4})
+
+
+def test_a_training_begins_with_them_for_so_many_frames(tmp_path: Path):
+    save_file(save(timm.VIT, build(ViTConfig(image=32, patch=4, width=64, depth=4, heads=4)).state_dict()),
+              tmp_path / "a.safetensors")  # fmt: skip
+    model = ModelSettings(
+        name="timesformer_digits", weights=str(tmp_path / "a.safetensors"), imgsz=(24, 24), frames=5
+    )
+    recipe = Recipe(recipe="timesformer", data={"source": "x"}, model=model)
+    initial = build_from_recipe(recipe, Truth("class", ("a", "b")))
+    encoder = initial.network.encoder
+    assert (encoder.spec.frames, encoder.config.size, initial.preprocess.frames) == (5, (24, 24), 5)
+    assert encoder.time.table.shape == (1, 5, 64)
 
 
 def test_published_image_weights_are_the_automatic_start():

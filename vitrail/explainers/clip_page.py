@@ -15,7 +15,7 @@ from vitrail.core.files import replace
 from vitrail.data.videos import write_video
 from vitrail.explainers.attention_maps import looks_of
 from vitrail.explainers.explanation import Explanation, ImageExplainer
-from vitrail.explainers.explanation_page import WORDS, Gathered, Page, gather, heading, recommend
+from vitrail.explainers.explanation_page import WORDS, Gathered, Page, gain, gather, heading, recommend
 from vitrail.explainers.fast_scores import precision_line
 from vitrail.explainers.methods import compatible_methods
 from vitrail.layers.tokens import class_tokens
@@ -72,23 +72,30 @@ def build_clip_page(look: ImageExplainer, name: str, *, of: str | None = None, c
 
 def write_animation(one: Explanation, path: Path) -> Path:
     """Write the clip beside itself with its heat, as mp4, or where PyAV is missing as GIF; return the path."""
-    frames = plots.animation(one.frames(), one.heat, one.times, one.shares)
     try:
-        write_video(path.with_suffix(".mp4"), frames, plots.RATE)
-    except MissingExtraError:
-        pictures = [Image.fromarray(frame) for frame in plots.animation(one.frames(), one.heat, one.times, one.shares)]
-        path = path.with_suffix(".gif")
-        step = round(1000 / plots.RATE)
-        replace(path, lambda new: pictures[0].save(new, "GIF", save_all=True, append_images=pictures[1:], duration=step, loop=0))
-        return path
-    return path.with_suffix(".mp4")
+        return _as_video(one, path.with_suffix(".mp4"))
+    except MissingExtraError:  # a clip may be a folder of frames
+        return _as_gif(one, path.with_suffix(".gif"))
+
+
+def _as_video(one: Explanation, path: Path) -> Path:
+    write_video(path, plots.animation(one.frames(), one.heat, one.times, one.shares), plots.RATE)
+    return path
+
+
+def _as_gif(one: Explanation, path: Path) -> Path:
+    drawn = plots.animation(one.frames(), one.heat, one.times, one.shares)
+    first, *others = [Image.fromarray(frame) for frame in drawn]
+    options = {"save_all": True, "append_images": others, "duration": round(1000 / plots.RATE), "loop": 0}
+    replace(path, lambda new: first.save(new, "GIF", **options))
+    return path
 
 
 def first_specific(found: Sequence[Explanation]) -> Explanation:
     """Return the explanation to animate: the faithful one with the largest gain, else one that knows the class."""
     passed = [one for one in found if one.faithful and one.faithful.holds]
     if passed:
-        return max(passed, key=lambda one: one.faithful.deletion.mean + one.faithful.insertion.mean)
+        return max(passed, key=gain)
     specific = [one for one in found if one.method in ("relevance", "gradcam", "occlusion")]
     return (specific or list(found))[0]
 
@@ -144,7 +151,9 @@ def _curve(made: Gathered) -> dict[str, Any]:
     across = [round((place + 0.5) * width / count, 1) for place in range(count)]
     lines = []
     for one, colour in zip(made.found, plots.SERIES, strict=False):
-        points = [(x, round(height * (1 - share / top), 1)) for x, share in zip(across, one.shares, strict=True)]
+        points = [
+            (x, round(height * (1 - share / top), 1)) for x, share in zip(across, one.shares, strict=True)
+        ]
         lines.append({"method": one.method, "colour": colour, "points": points})
     even = round(height * (1 - 1 / count / top), 1)
     equal = f"{1 / count:.0%}"

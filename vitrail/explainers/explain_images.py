@@ -129,7 +129,13 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
         write_text(path, page.html)
         moving = _animation(page.explanations, path) if clip else None
         return Result(
-            name, answer, path, page.explanations, precisions=look.precisions, point=look.point, animation=moving
+            name,
+            answer,
+            path,
+            page.explanations,
+            precisions=look.precisions,
+            point=look.point,
+            animation=moving,
         )
     if wish.method == ALL:
         found = tuple(every(look, wish.of)[0])

@@ -125,13 +125,14 @@ def recommend(found: Sequence[Explanation]) -> str:
         return NOTHING
     if not passed:
         return "No method is significantly better than random order here; do not trust these heat maps."
-    best = max(passed, key=_gain)
+    best = max(passed, key=gain)
     rest = [one.method for one in tested if one not in passed]
     more = f" Doubtful here: {', '.join(rest)}." if rest else ""
     return f"Trust {best.method}: of the methods that pass, it finds best what the score depends on.{more}"
 
 
-def _gain(one: Explanation) -> float:
+def gain(one: Explanation) -> float:
+    """Return by how much the order of a tested explanation is better than random ones."""
     assert one.faithful is not None, "only tested explanations are compared"
     return one.faithful.deletion.mean + one.faithful.insertion.mean
 

@@ -69,4 +69,4 @@ def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
 def _by_clip(level: Tensor, tokens: Tokens) -> Tensor:
     """Return the maps of the frames of clips as (b, d, t, row, col); those of images are (b, d, row, col) already."""
     clips = len(tokens.x)
-    return level if len(level) == clips else level.unflatten(0, (clips, -1)).transpose(1, 2)
+    return level if len(level) == clips else level.view(clips, -1, *level.shape[1:]).transpose(1, 2)

@@ -94,10 +94,11 @@ def defaults(model: str) -> list[Checkpoint]:
 
     They are its own, or those of the image network that a network for clips begins as.
     """
-    return _permissive(image_network(model))
+    return permissive(image_network(model))
 
 
-def _permissive(model: str) -> list[Checkpoint]:
+def permissive(model: str) -> list[Checkpoint]:
+    """Return a network's own checkpoints with a permissive licence, the preferred first."""
     found = [row for row in listed(model) if row.permissive]
     return sorted(found, key=lambda row: (_rank(row), row.name))
 
@@ -113,7 +114,7 @@ def classifiers(model: str) -> list[Checkpoint]:
         own = row.preprocessing is not None and row.preprocessing.image == size
         return row.classes != IMAGENET, not own, _rank(row), "_ft_" not in row.name
 
-    return sorted((row for row in _permissive(model) if row.classes), key=rank)
+    return sorted((row for row in permissive(model) if row.classes), key=rank)
 
 
 def listed(model: str = "*") -> list[Checkpoint]:

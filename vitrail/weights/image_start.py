@@ -85,22 +85,17 @@ def over_time(found: Read, wanted: TimeSformerConfig, name: str) -> Read:
         task=CLASSIFY,
         settings={},
         labels=found.labels if head else (),
+        clips=None,
         assumed=(*found.assumed, line),
     )
 
 
 def _check(config: Any, wanted: TimeSformerConfig, name: str) -> None:
     """Raise WeightsError for an image network whose blocks are not those of the network for clips."""
-    odd = (
-        config.family not in FAMILIES
-        or getattr(config, "stem", ())
-        or getattr(config, "registers", 0)
-        or getattr(config, "mlp", "gelu") != "gelu"
-        or getattr(config, "pooled", False)
-        or "cls" not in getattr(config, "prefix", ("cls",))
-        or getattr(config, "position", "1d") not in ("1d", "1d_patches", "sine")
-    )
-    if odd:
+    more = any(getattr(config, name, None) for name in ("stem", "registers", "pooled"))
+    plain = getattr(config, "mlp", "gelu") == "gelu" and "cls" in getattr(config, "prefix", ("cls",))
+    placed = getattr(config, "position", "1d") in ("1d", "1d_patches", "sine")
+    if config.family not in FAMILIES or more or not plain or not placed:
         raise WeightsError(
             f"{name} holds a {config.family}, which cannot start a TimeSformer. Choose a plain ViT, DeiT, MAE or "
             "DINOv2 without registers, or put it over the frames: --model with its own name, and --frames."
