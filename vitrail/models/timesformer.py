@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import DropPath, Gelu, Mlp, PreNorm, stochastic_depth_rates
-from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
+from vitrail.layers.encoder import Column, ColumnEncoder
 from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tiles, tiled
 from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.sdpa import Recorder, TokenIndex
@@ -121,29 +121,15 @@ class TimeSformer(ColumnEncoder):
         timed = x[:, :, 1:] + self.time.fitted((t,))[:, :, None]
         return Tokens(torch.cat([x[:, 0, :1], timed.flatten(1, 2)], 1), grid, 1)
 
-    def forward(
-        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
-    ) -> Features:
-        """(b, t, channels, height, width) -> Features with tokens (b, prefix + t·row·col, d)."""
-        tokens = self.blocks(self.begin(images, given), record)
-        return self._features(tokens, ())
+    def finish(self, tokens: Tokens, levels: tuple[Tensor, ...] = ()) -> Features:
+        """Return the features of the tokens after the last block; without attention over time with the clip's vector.
 
-    def tap(
-        self,
-        images: Tensor,
-        blocks: tuple[int, ...] = (),
-        *,
-        given: Mapping[str, Tensor] = NOTHING,
-        record: Recorder | None = None,
-    ) -> Features:
-        """(b, t, channels, height, width) -> Features whose levels are the maps (b, d, t, row, col) after `blocks`."""
-        self.check_blocks(blocks)
-        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
-        return self._features(tokens, self.levels_of(tapped, blocks))
-
-    def _features(self, tokens: Tokens, levels: tuple[Tensor, ...]) -> Features:
-        pooled = self.norm(tokens.x[:, : tokens.prefix].mean(1)) if self.time is None else None
-        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), levels, pooled)
+        Levels are maps (b, d, t, row, col).
+        """
+        features = super().finish(tokens, levels)
+        if self.time is not None:
+            return features
+        return features._replace(pooled=self.norm(tokens.x[:, : tokens.prefix].mean(1)))
 
 
 class FrameAttention(SelfAttention):
