@@ -124,7 +124,7 @@ def test_unknown_layouts_and_sets_are_told_which_there_are(
     for words, said in (
         (
             ["check", "set", "--layout", "foo"],
-            "There are: huggingface, raster, webdataset, boxes, panoptic, masks, captions, table, annotations, npz",
+            "There are: huggingface, raster, webdataset, boxes, panoptic, masks, clips, captions, table, annotations",
         ),
         (
             ["convert", "x.npz", "--out", "y.npz", "--to", "foo"],

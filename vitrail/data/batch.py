@@ -19,8 +19,8 @@ class Geometry:
     `original` and `size` are (height, width); `box` is (top, left, bottom, right), larger than the original if the
     input is padded and smaller if it is cropped. `moved` maps (x, y, 1) of an input pixel to its position after
     augmentation, two rows of three; None without augmentation, as in prediction. `spacing` is the pixel size of the
-    original (mm down, mm across), if its file states it and the task measures. `times` are the seconds, from the start of
-    the file, of the frames of a clip; all its frames lie in the same place.
+    original (mm down, mm across), if its file states it and the task measures. `times` are the seconds of the frames of
+    a clip, from the start of its file; all its frames lie in the same place.
     """
 
     original: tuple[int, int]
@@ -35,9 +35,9 @@ class Geometry:
 class Batch(Generic[Target]):
     """Inputs of a network and its loss: tensors by name, the targets, one id per image.
 
-    `inputs` contains "images", float32 (b, channels, height, width), or of clips (b, t, channels, height, width), and all other inputs of a network or its head (a
-    time step, clicks, tokens of a text), with the batch axis first. `targets` is the result of `Task.collate`: a
-    tensor, a sequence, or a mapping of these.
+    `inputs` contains "images", float32 (b, channels, height, width), or of clips (b, t, channels, height, width), and
+    all other inputs of a network or its head (a time step, clicks, tokens of a text), with the batch axis first.
+    `targets` is the result of `Task.collate`: a tensor, a sequence, or a mapping of these.
     """
 
     inputs: Mapping[str, Tensor]

@@ -35,7 +35,7 @@ _AGAIN = frozenset(("eval", "evaluation"))
 _BESIDE_SPLIT = frozenset((
     "set", "sets", "data", "dataset", "split", "folder", "dir", "image", "images", "img", "imgs", "photo", "photos",
     "picture", "pictures", "pic", "pics", "sample", "samples", "example", "examples", "class", "classes", "jpg", "png",
-    "seg", "cls", "labels", "label", "final", "new", "small", "full", "all", "raw",
+    "seg", "cls", "labels", "label", "list", "lists", "final", "new", "small", "full", "all", "raw",
 ))  # fmt: skip
 """Words that can be combined with the name of a split without changing its meaning: training_set, images_val."""
 
@@ -111,7 +111,7 @@ def _words(name: str) -> list[str]:
 
 
 _JOINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {f"{word}{more}": (word, more) for word in SPLITS for more in ("set", "data", "images", "imgs")}
+    {f"{word}{more}": (word, more) for word in SPLITS for more in ("set", "data", "list", "images", "imgs")}
 )
 
 

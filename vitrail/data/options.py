@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from vitrail.core.errors import SettingError
@@ -18,8 +19,8 @@ class LayoutOptions:
     Parameters
     ----------
     layout
-        what it is, where the guess is wrong: folders, filenames, table, captions, annotations, raster, webdataset,
-        huggingface, npz, volumes, boxes, panoptic, masks, crops, images
+        what it is, where the guess is wrong: folders, filenames, table, clips, captions, annotations, raster,
+        webdataset, huggingface, npz, volumes, boxes, panoptic, masks, crops, images
     labels
         the table that holds the labels or captions, and the column: labels.csv, or labels.csv:species; for rasters
         polygons, points or a raster of classes: training.gpkg, or training.gpkg:class
@@ -32,6 +33,8 @@ class LayoutOptions:
         the classes of objects (instances, panoptic), such as car,pedestrian; others are no objects
     window
         side in pixels of the windows around labelled pixels of a raster, 8 by default; of tiles (segment) 64
+    seconds
+        cut longer videos into clips of so many seconds; the clips of a video stay in one split
     block
         side in pixels of the blocks of a raster that go to one split as a whole; by default about 40 hold labels
     buffer
@@ -46,12 +49,17 @@ class LayoutOptions:
     window: int | None = None
     block: int | None = None
     buffer: int | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("window", 1), ("block", 1), ("buffer", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise SettingError(f"--{name} {value}: give a number of pixels, {least} or more.")
+        if self.seconds is not None and not 0 < self.seconds < inf:
+            raise SettingError(
+                f"--seconds {self.seconds}: give the length of a clip in seconds, such as 2.5."
+            )
 
     def words(self) -> tuple[str, ...]:
         """Return the options that are not defaults as words of a command."""
@@ -72,9 +80,7 @@ class LayoutOptions:
         given: dict[str, Any] = {}
         for name, word in words.items():
             text, usual = word.strip(), getattr(DEFAULTS, name)
-            if text and usual is None and not text.isdigit():
-                raise SettingError(f"--{name} {text}: give a whole number of pixels.")
-            given[name] = usual if not text else int(text) if usual is None else text
+            given[name] = usual if not text else _number(name, text) if usual is None else text
         return replace(self, **given)
 
     @cached_property
@@ -103,6 +109,18 @@ class LayoutOptions:
         if self.split_words:
             return {name: self.split_words[name] for name in names if name in self.split_words}
         return splits_of(names)
+
+
+def _number(name: str, text: str) -> float:
+    """Return the number that a word states; SettingError if it states none."""
+    if text.isdigit():
+        return int(text)
+    if name != "seconds":
+        raise SettingError(f"--{name} {text}: give a whole number of pixels.")
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SettingError(f"--seconds {text}: give the length of a clip in seconds, such as 2.5.") from error
 
 
 DEFAULTS = LayoutOptions()

@@ -119,8 +119,8 @@ class Preprocess:
     def visible(self, image: NDArray[Any]) -> NDArray[Any]:
         """Return an image that these steps take for display, uint8 (height, width, 1, 3 or 4).
 
-        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. A clip
-        is shown as a strip of at most `STRIP` of its frames.
+        Named bands are shown as red, green and blue in their range in training, other raw values as by `preview`. Of a
+        clip, at most `STRIP` frames are shown side by side.
         """
         if image.ndim == 4:
             return strip_of(image)
@@ -184,7 +184,14 @@ class Preprocess:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        unset: dict[str, Any] = {"zoom": None, "rounded": False, "bands": [], "window": 0, "pixel": 0.0, "frames": 0}
+        unset: dict[str, Any] = {
+            "zoom": None,
+            "rounded": False,
+            "bands": [],
+            "window": 0,
+            "pixel": 0.0,
+            "frames": 0,
+        }
         values["bands"] = [list(band) for band in self.bands]
         return {key: value for key, value in values.items() if key not in unset or value != unset[key]}
 
@@ -254,8 +261,13 @@ def shape_of(image: NDArray[Any]) -> tuple[int, int]:
 
 def strip_of(frames: NDArray[Any], most: int = STRIP) -> NDArray[Any]:
     """Return at most so many frames of a clip (t, height, width, channels), evenly chosen, side by side."""
-    count = min(len(frames), most)
-    return np.concatenate([frames[(2 * turn + 1) * len(frames) // (2 * count)] for turn in range(count)], 1)
+    return np.concatenate([frames[at] for at in strip_numbers(len(frames), most)], 1)
+
+
+def strip_numbers(frames: int, most: int = STRIP) -> list[int]:
+    """Return which of so many frames `strip_of` shows."""
+    count = min(frames, most)
+    return [(2 * turn + 1) * frames // (2 * count) for turn in range(count)]
 
 
 def usual_fraction(fit: Fit) -> float:

@@ -19,13 +19,15 @@ from vitrail.data.captions import are_captions, captions_in, join_captions
 from vitrail.data.labels import SPLITS, count, is_image, join_labels, label, natural, shorten
 from vitrail.data.manifest import dump_target
 from vitrail.data.options import LayoutOptions
+from vitrail.data.videos import is_video
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xlsx", ".xls")
 
 PATH = (
     "filename", "file", "filepath", "path", "imagepath", "image", "img", "imageid", "imagename", "imagefile",
     "imagefilename", "imageindex", "imgpath", "picture", "photo", "idcode", "id", "name", "uid", "uuid", "图片",
-    "文件名", "路径",
+    "文件名", "路径", "video", "videopath", "videofile", "videoname", "videoid", "clip", "clippath", "clipname",
+    "clipid",
 )  # fmt: skip
 LABEL = (
     "label", "class", "category", "target", "species", "breed", "classname", "labelname", "classlabel", "labelclass",
@@ -384,7 +386,7 @@ def _separated(text: str) -> pl.DataFrame:
     rows = list(csv.reader(io.StringIO(text), delimiter=separator, strict=True))
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     header = rows[0]
-    if any(is_image(cell.strip()) for cell in header):  # a table without a header: its first row is an image
+    if any(_is_file(cell.strip()) for cell in header):  # a table without a header: its first row is a file
         header = [f"column {i + 1}" for i in range(len(header))]
         rows.insert(0, header)
     if is_caption_name(plain(header[-1])):  # marks in captions without quotes are parts of them
@@ -464,7 +466,7 @@ def path_columns(frame: pl.DataFrame) -> list[str]:
     looks = [
         column
         for column in frame.columns
-        if sum(is_image(cell) for cell in frame[column].head(50)) > min(50, len(frame)) / 2
+        if sum(_is_file(cell) for cell in frame[column].head(50)) > min(50, len(frame)) / 2
     ]
     return list(dict.fromkeys([*known, *looks]))
 
@@ -482,6 +484,10 @@ def _separator(column: pl.Series, plural: bool) -> str:
 
 def _pieces(cell: str, mark: str) -> list[str]:
     return [piece.strip().strip("'\"[]") for piece in cell.split(mark) if piece.strip().strip("'\"[]")]
+
+
+def _is_file(cell: str) -> bool:
+    return is_image(cell) or is_video(cell)
 
 
 def _first_line(error: BaseException) -> str:

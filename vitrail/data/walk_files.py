@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
-from vitrail.data import archives
+from vitrail.data import archives, videos
 from vitrail.data.labels import count, is_image, natural, shorten
 
 _SYSTEM = frozenset((
@@ -25,8 +25,8 @@ _OTHER = frozenset((
     ".rst", ".html", ".htm", ".css", ".js", ".py", ".ipynb", ".r", ".m", ".mat", ".sh", ".bat", ".log", ".pdf",
     ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z",
     ".rar", ".parquet", ".arrow", ".npz", ".npy", ".h5", ".hdf5", ".pkl", ".pt", ".pth", ".ckpt", ".onnx",
-    ".safetensors", ".bin", ".nii", ".db", ".sqlite", ".mp4", ".avi", ".mov", ".mkv", ".wav", ".mp3", ".exe",
-    ".dll", ".so", ".cls", ".lock",
+    ".safetensors", ".bin", ".nii", ".db", ".sqlite", ".wav", ".mp3", ".exe",
+    ".dll", ".so", ".cls", ".lock", *videos.SUFFIXES,
 ))  # fmt: skip
 """Suffixes of files that are not images, so that their first bytes do not have to be read."""
 

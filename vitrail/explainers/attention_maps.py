@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from vitrail.runs.network import Network
 class AttentionSettings:
     """Which attention is shown: layer and head, counted from 1; by default the last layer and the mean of its heads.
 
-    `query` is the query token: the name of a prefix token (cls, dist, reg1, reg2 …), a patch as ROW,COLUMN, or "" for
-    the class token (of several all alike) or, if there is none, the mean of all patches.
+    `query` is the query token: the name of a prefix token (cls, dist, reg1, reg2 …), a patch as ROW,COLUMN (of a clip
+    FRAME,ROW,COLUMN), or "" for the class token (of several all alike) or, if there is none, the mean of all patches.
     """
 
     layer: int | None = None
@@ -44,7 +45,7 @@ class Attention:
         return network.spec.shows_attention
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return the weights of one row: (b, channels, height, width) -> (b, row, col).
+        """Return the weights of one row: (b, channels, height, width) -> (b, row, col), of clips (b, t, row, col).
 
         Raises:
             SettingError: there is no such layer, head or token.
@@ -57,7 +58,7 @@ class Attention:
 
 
 def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
-    """Return the attention of a token in every layer: one (b, h, row, col) per layer, on the grid of that layer."""
+    """Return the attention of a token in every layer: one (b, h, *grid) per layer, on the grid of that layer."""
     with torch.inference_mode():
         images = pixels.to(subject.device)
         grid = subject.network.encoder(images[:1]).tokens.grid
@@ -110,20 +111,20 @@ def replace_heads(piece: AttentionMap, head: int) -> AttentionMap:
 
 
 def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
-    """Return the query as weights over prefix and patches: (1, prefix + row·col), with sum 1.
+    """Return the query as weights over prefix and patches: (1, prefix + prod(grid)), with sum 1.
 
     Raises:
         SettingError: there is no such token; the message lists all tokens.
     """
     prefix = token_names(names)
-    row = torch.zeros(1, len(prefix) + grid[0] * grid[1])
+    row = torch.zeros(1, len(prefix) + prod(grid))
     classes = class_tokens(names)
     if query in prefix:
         row[0, prefix.index(query)] = 1
     elif not query and classes:
         row[0, classes] = 1 / len(classes)
     elif not query:
-        row[0, len(prefix) :] = 1 / (grid[0] * grid[1])
+        row[0, len(prefix) :] = 1 / prod(grid)
     else:
         row[0, len(prefix) + _patch(query, prefix, grid)] = 1
     return row
@@ -139,11 +140,12 @@ def token_names(names: tuple[str, ...]) -> list[str]:
 
 def _patch(query: str, prefix: list[str], grid: Grid) -> int:
     parts = query.split(",")
-    if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
-        row, col = (int(part) for part in parts)
-        if 1 <= row <= grid[0] and 1 <= col <= grid[1]:
-            return (row - 1) * grid[1] + col - 1
+    if len(parts) == len(grid) and all(part.strip().isdigit() for part in parts):
+        place = tuple(int(part) for part in parts)
+        if all(1 <= one <= side for one, side in zip(place, grid, strict=True)):
+            return sum((one - 1) * prod(grid[axis + 1 :]) for axis, one in enumerate(place))
     names = f"{', '.join(prefix)}, or " if prefix else ""
+    form, first = ("FRAME,ROW,COLUMN", "1,1,1") if len(grid) == 3 else ("ROW,COLUMN", "1,1")
     raise SettingError(
-        f"There is no token {query!r}; name {names}a patch as ROW,COLUMN from 1,1 to {grid[0]},{grid[1]}."
+        f"There is no token {query!r}; name {names}a patch as {form} from {first} to {','.join(map(str, grid))}."
     )

@@ -1,4 +1,4 @@
-"""Explain the prediction of a model for one image."""
+"""Explain the prediction of a model for one image or clip."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitrail import plots
 from vitrail.core.errors import SettingError
+from vitrail.explainers.clip_maps import frame_shares, on_frames, small_frames
 from vitrail.explainers.faithfulness import SHUFFLES, Baseline, Faithfulness, tested
 from vitrail.explainers.fast_scores import FastScores, Precision, ScoringNetwork
 from vitrail.explainers.methods import build_explainer, compatible_methods
@@ -38,6 +39,8 @@ class Explanation:
     `grid` is (row, col) in the method's own cells; `heat` is (height, width) in pixels of the original, 0 or more, NaN
     outside the network's input. `of` names what is explained, `asked` the part of the image in question; `faithful` is
     the result of the tests, if they were run.
+    Of a clip, `grid` is (moment, row, col), `image` its frames (t, height, width, channels), of at most
+    `clip_maps.SIDE` pixels a side, `heat` is (t, height, width) in their pixels, and `times` are their seconds.
     """
 
     method: str
@@ -48,13 +51,36 @@ class Explanation:
     of: str = ""
     faithful: Faithfulness | None = None
     asked: Asked | None = None
+    times: tuple[float, ...] = ()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each frame of a clip in the map, with sum 1; () of an image."""
+        return frame_shares(self.grid, len(self.times)) if self.times else ()
+
+    def frames(self) -> list[Image.Image]:
+        """Return the frames of a clip; of an image, this image."""
+        return [plots.of_array(frame) for frame in (self.image if self.times else self.image[None])]
+
+    def heated_frames(self) -> list[Image.Image]:
+        """Return the heat map over each frame of a clip, all on one scale."""
+        top = self.top
+        pairs = zip(self.frames(), self.heat, strict=True)
+        return [plots.heated(frame, heat, top) for frame, heat in pairs]
+
+    @property
+    def top(self) -> float:
+        """The largest value of the heat map."""
+        return float(np.nanmax(self.heat)) if np.isfinite(self.heat).any() else 0.0
 
     def original(self) -> Image.Image:
-        """Return the image as decoded."""
-        return plots.of_array(self.image)
+        """Return the image as decoded; of a clip its middle frame."""
+        return plots.of_array(self.image[len(self.image) // 2] if self.times else self.image)
 
     def overlay(self) -> Image.Image:
-        """Return the heat map over the image, with its scale."""
+        """Return the heat map over the image, with its scale; of a clip a strip of frames with the share of each."""
+        if self.times:
+            return plots.with_scale(plots.strip(self.heated_frames(), self.times, self.shares), self.top)
         return self.marked(plots.heat(self.original(), self.heat))
 
     def marked(self, drawn: Image.Image) -> Image.Image:
@@ -62,7 +88,14 @@ class Explanation:
         return drawn if self.asked is None else plots.framed(drawn, self.asked.box, self.image.shape[1])
 
     def figure(self, longest: int | None = None) -> Image.Image:
-        """Return image and heat map side by side; the image is first reduced to at most `longest` pixels a side."""
+        """Return image and heat map side by side; the image is first reduced to at most `longest` pixels a side.
+
+        Of a clip, two strips, one above the other, reduced together.
+        """
+        if self.times:
+            strips = plots.below(plots.strip(self.frames(), self.times), self.overlay())
+            strips.thumbnail((longest or strips.width, longest or strips.height))
+            return strips
         picture = self.original()
         if longest is not None:
             picture.thumbnail((longest, longest))
@@ -76,13 +109,16 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: method, what is explained, prediction, grid, tests."""
-        grid = [[round(float(cell), 6) for cell in row] for row in self.grid]
+        grid = np.round(self.grid.astype(np.float64), 6).tolist()
         tests = {"faithful": self.faithful.to_dict()} if self.faithful else {}
-        return {"method": self.method, "of": self.of, **self.prediction.to_dict(), "grid": grid, **tests}
+        shares = [round(share, 6) for share in self.shares]
+        frames = {"times": list(self.times), "shares": shares} if self.times else {}
+        named = {"method": self.method, "of": self.of, **self.prediction.to_dict()}
+        return {**named, "grid": grid, **frames, **tests}
 
 
 class ImageExplainer:
-    """One image and one model: the prediction, and any number of explanations of it.
+    """One image or clip and one model: the prediction, and any number of explanations of it.
 
     `image` is a path, bytes, Pillow image or array; DataError if it cannot be read. `networks` are made once for many
     images.
@@ -138,11 +174,15 @@ class ImageExplainer:
         grid = explainer(subject, self.ready.pixels[None])[0].float().numpy()
         # Occlusion cells fill the whole input; overlapping tokens leave a rim around their centres.
         rim = 0.0 if method == "occlusion" else subject.spec.overlap_margin
-        heat = onto_original(np.maximum(grid, 0), self.ready.geometry, rim)
+        geometry, times = self.ready.geometry, self.ready.geometry.times
         image = self.predictor.preprocess.visible(self.ready.image)
+        if times:
+            heat, image = on_frames(grid, geometry, rim), small_frames(image, geometry)
+        else:
+            heat = onto_original(np.maximum(grid, 0), geometry, rim)
         asked = self.predictor.task.asked(subject.prediction, self.output)
         named = asked.choice if asked else of or self._first
-        return Explanation(method, self.prediction, grid, heat, image, named, asked=asked)
+        return Explanation(method, self.prediction, grid, heat, image, named, asked=asked, times=times)
 
     def test(self, found: Explanation, settings: Mapping[str, Any] | None = None) -> Explanation:
         """Test an explanation and return it with the result."""
@@ -215,7 +255,7 @@ def method_for(network: Network) -> str | None:
 def explain(
     model: Predictor | str | Path | Run, image: Any, method: str = "rollout", *, of: str | None = None
 ) -> Explanation:
-    """Explain the prediction of a model for an image (a path, Pillow image or array).
+    """Explain the prediction of a model for an image (a path, Pillow image or array), or for a clip.
 
     `of` names another class than the predicted one. Methods: rollout, relevance, gradcam, occlusion, attention.
     """

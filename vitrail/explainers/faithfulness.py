@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 from torch import Tensor
 
-from vitrail.explainers.grids import pooled
+from vitrail.explainers.grids import Grid, pooled
 from vitrail.explainers.masked_images import MaskedImages
 from vitrail.explainers.occlusion import cell_grid, mean_colour
 from vitrail.explainers.target import Subject
@@ -123,7 +124,7 @@ class Baseline:
         self.subject, self.image = subject, image
         self.cells = cell_grid(subject.spec, image)
         draw = np.random.default_rng(seed)
-        orders = [draw.permutation(self.cells[0] * self.cells[1]) for _ in range(RANDOM)]
+        orders = [draw.permutation(prod(self.cells)) for _ in range(RANDOM)]
         self.fills = torch.stack([mean_colour(image), blurred(image)])
         self.random = self._areas(orders)
 
@@ -137,13 +138,13 @@ class Baseline:
         )
 
     def on_cells(self, grid: NDArray[np.floating]) -> Curve:
-        """Resample a map to the common cells: (row, col) of any size -> (row, col)."""
+        """Resample a map to the common cells: (row, col) or (t, row, col) of any size -> cells."""
         cells: Curve = pooled(torch.as_tensor(grid).float()[None], self.cells)[0].double().numpy()
         return cells
 
     def _areas(self, orders: Sequence[NDArray[np.integer]]) -> list[tuple[float, float]]:
         """Return the mean score over the steps, when cells are deleted and when they are inserted, for each order."""
-        taken = torch.stack([_portions(order, self.cells) for order in orders])  # (orders, steps, row, col)
+        taken = torch.stack([_portions(order, self.cells) for order in orders])  # (orders, steps, *cells)
         if not taken.shape[1]:  # a single cell has no order
             return [(0.0, 0.0)] * len(orders)
         masks = torch.stack([taken, 1 - taken], 1)
@@ -153,8 +154,8 @@ class Baseline:
         return [(float(deleted), float(inserted)) for deleted, inserted in scores.mean(-1)]
 
 
-def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
-    """Return which cells are selected after each step: (steps, row, col) of 0 and 1."""
+def _portions(order: NDArray[np.integer], cells: Grid) -> Tensor:
+    """Return which cells are selected after each step: (steps, *cells) of 0 and 1."""
     ends = np.unique(np.linspace(0, len(order), min(STEPS, len(order)) + 1).round().astype(int))[1:-1]
     taken = torch.zeros(len(ends), len(order))
     for turn, end in enumerate(ends):
@@ -163,12 +164,13 @@ def _portions(order: NDArray[np.integer], cells: tuple[int, int]) -> Tensor:
 
 
 def blurred(image: Tensor) -> Tensor:
-    """Return a strongly blurred image: (channels, height, width)."""
+    """Return a strongly blurred image, or a clip of blurred frames: (…, channels, height, width)."""
     height, width = image.shape[-2:]
+    frames = image.reshape(-1, *image.shape[-3:])
     coarse = F.interpolate(
-        image[None], (max(1, height // 32), max(1, width // 32)), mode="bilinear", antialias=True
+        frames, (max(1, height // 32), max(1, width // 32)), mode="bilinear", antialias=True
     )
-    return F.interpolate(coarse, (height, width), mode="bicubic")[0]
+    return F.interpolate(coarse, (height, width), mode="bicubic").view_as(image)
 
 
 def alike(maps: Sequence[NDArray[np.floating]], one: NDArray[np.floating]) -> float:

@@ -75,7 +75,9 @@ class Bf16Copy(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Return the outputs of the head: images by name -> outputs by name, in float32."""
-        images = inputs["images"].to(torch.bfloat16).contiguous(memory_format=self.layout)
+        images = inputs["images"].to(torch.bfloat16)
+        if images.ndim == 4:  # no other format exists for clips
+            images = images.contiguous(memory_format=self.layout)
         return self.network.head(_in_float32(self.network.encode({"images": images})), inputs)
 
 

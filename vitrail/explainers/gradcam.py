@@ -8,6 +8,7 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.explainers.methods import NoSettings
 from vitrail.explainers.target import Seen, Subject
+from vitrail.layers.tokens import Tokens
 from vitrail.runs.network import Network
 
 
@@ -33,7 +34,10 @@ class GradCam:
         return not (network.head.from_prefix and network.spec.prefix)
 
     def __call__(self, subject: Subject, pixels: Tensor) -> Tensor:
-        """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more."""
+        """Return where the score comes from: (b, channels, height, width) -> (b, row, col), 0 or more.
+
+        Of clips, a channel has one weight for all frames: (b, t, channels, height, width) -> (b, t, row, col).
+        """
         with torch.enable_grad():
             # Parameters are frozen: without a gradient at the input there would be no graph.
             target = subject.look(pixels.to(subject.device).detach().requires_grad_())
@@ -43,12 +47,12 @@ class GradCam:
                 f"The head of {subject.name} does not read the patches of the last map, which Grad-CAM needs. "
                 "Use --method relevance or occlusion."
             )
-        weights = at_map.mean((2, 3), keepdim=True)
+        weights = at_map.flatten(2).mean(2)[(...,) + (None,) * (at_map.ndim - 2)]
         return (weights * level).sum(1).clamp(min=0).detach().cpu()
 
 
 def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
-    """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each."""
+    """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each, or (b, d, t, row, col)."""
     tokens, levels, _ = target.features
     candidates = [tokens.x, *levels[-1:]]
     gradients: list[Tensor | None] = list(
@@ -57,4 +61,12 @@ def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
     at_tokens, at_level = gradients[0], gradients[-1]
     if at_tokens is not None:
         return tokens.with_x(at_tokens).map(), tokens.map()
-    return at_level, levels[-1] if levels else tokens.map()
+    if at_level is None or not levels:
+        return None, tokens.map()
+    return _by_clip(at_level, tokens), _by_clip(levels[-1], tokens)
+
+
+def _by_clip(level: Tensor, tokens: Tokens) -> Tensor:
+    """Return the maps of the frames of clips as (b, d, t, row, col); those of images are (b, d, row, col) already."""
+    clips = len(tokens.x)
+    return level if len(level) == clips else level.view(clips, -1, *level.shape[1:]).transpose(1, 2)

@@ -18,7 +18,7 @@ def overlap(coarse: int, fine: int) -> Tensor:
 
 
 def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
-    """Move weights from one (row, col) grid to another: (b, prefix + prod(old)) -> (b, prefix + prod(new)).
+    """Move weights from one (row, col) or (t, row, col) grid to another: (b, prefix + prod(old)) -> (b, prefix + prod(new)).
 
     The weight of a token is distributed over the tokens at the same location, by area; mixing from farther away in a
     merge is ignored.
@@ -26,8 +26,7 @@ def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
     if old == new:
         return row
     front, places = row[:, :prefix], row[:, prefix:].view(-1, *old)
-    down, across = (overlap(a, b).to(row) for a, b in zip(old, new, strict=True))
-    moved = torch.einsum("brc,rR,cC->bRC", places, down, across)
+    moved = _along_axes(places, [overlap(a, b) for a, b in zip(old, new, strict=True)])
     return torch.cat([front, moved.flatten(1)], 1)
 
 
@@ -55,6 +54,12 @@ def after_joining(earlier: Tensor, row: Tensor, prefix: int, first: int) -> Tens
 
 
 def pooled(cells: Tensor, new: Grid) -> Tensor:
-    """Return the mean of each of `new` cells of a map: (b, row, col) -> (b, *new)."""
-    down, across = (overlap(b, a).to(cells) for a, b in zip(cells.shape[1:], new, strict=True))
-    return torch.einsum("brc,Rr,Cc->bRC", cells, down, across)
+    """Return the mean of each of `new` cells of a map: (b, row, col) or (b, t, row, col) -> (b, *new)."""
+    return _along_axes(cells, [overlap(b, a).T for a, b in zip(cells.shape[1:], new, strict=True)])
+
+
+def _along_axes(cells: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Multiply each axis after the first with its matrix: (b, row, col), (row, R), (col, C) -> (b, R, C)."""
+    old = "trc"[-len(matrices) :]
+    pairs = ",".join(f"{axis}{axis.upper()}" for axis in old)
+    return torch.einsum(f"b{old},{pairs}->b{old.upper()}", cells, *(one.to(cells) for one in matrices))

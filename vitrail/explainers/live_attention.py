@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +76,7 @@ class _LastRow(Piecewise):
 
     def begin(self, place: TokenIndex) -> None:
         self._shape = self.grid
-        cells = self.grid[0] * self.grid[1]
+        cells = prod(self.grid)
         self._row = torch.zeros(1, self.prefix + cells)
         classes = class_tokens(self.names)
         if self.prefix and classes:

@@ -1,4 +1,4 @@
-"""One image many times, with other cells masked each time."""
+"""One image or clip many times, with other cells masked each time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class MaskedImages:
     """An image (channels, height, width) with each of some masks: (m, row, col) of 0 and 1, where 1 is masked.
 
     A masked cell shows one of the `fills`, (f, channels, height, width): `chosen` has its index for each mask, (m,).
+    Of a clip, image and fills have an axis of frames before the channels, and masks are (m, t, row, col).
     `purpose` says in words what the scores are for.
     """
 
@@ -28,10 +29,10 @@ class MaskedImages:
         return len(self.masks)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """Yield the images in batches: (b, channels, height, width)."""
-        height, width = self.image.shape[1:]
+        """Yield the images in batches: (b, channels, height, width), clips (b, t, channels, height, width)."""
+        *frames, _, height, width = self.image.shape
         for cells, chosen in zip(torch.split(self.masks, size), torch.split(self.chosen, size), strict=True):
-            masks = on_pixels(cells, height, width)[:, None].to(self.image)
+            masks = on_pixels(cells, *frames, height, width).unsqueeze(-3).to(self.image)
             yield self.image * (1 - masks) + self.fills[chosen] * masks
 
     def some(self, places: Tensor) -> MaskedImages:
@@ -53,11 +54,11 @@ class MaskedImages:
         return digest.digest()
 
 
-def on_pixels(cells: Tensor, height: int, width: int) -> Tensor:
-    """Enlarge (m, row, col) cells to pixels without smoothing: (m, height, width)."""
-    down = _edges(cells.shape[1], height)
-    across = _edges(cells.shape[2], width)
-    return cells.repeat_interleave(down, 1).repeat_interleave(across, 2)
+def on_pixels(cells: Tensor, *sides: int) -> Tensor:
+    """Enlarge (m, row, col) or (m, t, row, col) cells to `sides` pixels without smoothing: (m, *sides)."""
+    for axis, side in enumerate(sides, 1):
+        cells = cells.repeat_interleave(_edges(cells.shape[axis], side), axis)
+    return cells
 
 
 def _edges(cells: int, pixels: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.core.environment import compiler
+from vitrail.data.batch import in_layout
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, keep_in_float32, noise
 from vitrail.infer.openvino_backend import OfImages, Precision, Translated
 from vitrail.infer.quantize_int8 import Scales
@@ -70,7 +71,7 @@ class BackendNetwork(nn.Module):
         self,
         network: Network,
         plan: Backend,
-        shape: tuple[int, int, int, int],
+        shape: tuple[int, ...],
         kept: Path | None = None,
         scales: Scales | None = None,
         any_number: bool = False,

@@ -9,6 +9,8 @@ import numpy as np
 
 from vitrail.core.errors import DataError
 from vitrail.data.decode import as_array
+from vitrail.data.frame_folders import frames_in, read_folder
+from vitrail.data.parts import frames_part
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.videos import Clip, read_clip
 from vitrail.infer.inputs import Source
@@ -17,8 +19,8 @@ from vitrail.infer.inputs import Source
 def clip_for(steps: Preprocess, clip: Any) -> Clip:
     """Return the frames that a network sees of a clip, and their times.
 
-    `clip` is a path, a source, the bytes of a file, or frames in memory: an array (t, height, width, channels) or a list
-    of images, whose times are their numbers.
+    `clip` is a path of a video or a folder of frames, a source, the bytes of a video, or frames in memory: an array
+    (t, height, width, channels) or a list of images, whose times are their numbers.
 
     Raises:
         DataError: it is no video, broken, or has no frames.
@@ -33,14 +35,20 @@ def clip_for(steps: Preprocess, clip: Any) -> Clip:
     if not frames:
         raise DataError("This clip has no frames. Give at least one.")
     if np.ndim(frames[0]) < 2:
-        raise DataError("A clip in memory is a list of images, or an array (frames, height, width, channels).")
+        raise DataError(
+            "A clip in memory is a list of images, or an array (frames, height, width, channels)."
+        )
     chosen = [(2 * turn + 1) * len(frames) // (2 * steps.frames) for turn in range(steps.frames)]
     shown = [as_array(frames[at], steps.channels) for at in chosen]
     return Clip(np.stack(shown), tuple(float(at) for at in chosen))
 
 
 def _read(steps: Preprocess, source: Path | bytes, name: str) -> Clip:
-    clip = read_clip(source, "", steps.frames, name=name)
+    if isinstance(source, Path) and source.is_dir():
+        whole = frames_part(0, len(frames_in(source.parent, source.name)))
+        clip = read_folder(source.parent, source.name, whole, steps.frames)
+    else:
+        clip = read_clip(source, "", steps.frames, name=name)
     return clip._replace(frames=_in_channels(clip.frames, steps.channels))
 
 

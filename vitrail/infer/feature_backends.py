@@ -120,7 +120,7 @@ class FeatureBackends:
     def __init__(
         self,
         network: Network,
-        shape: tuple[int, int, int, int],
+        shape: tuple[int, ...],
         device: torch.device,
         path: Path,
         fixed: bool = True,

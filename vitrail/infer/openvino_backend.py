@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 
 Precision = Literal["float32", "bf16", "int8"]
 
-Shape = tuple[int, int, int, int]
+Shape = tuple[int, ...]
 """(b, channels, height, width) of a batch."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -18,42 +17,12 @@ from vitrail.core.errors import SettingError, UnknownNameError, nearest
 from vitrail.layers.elastic import set_keep, set_merge
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.patch_embedding import sides
+from vitrail.models.names import our_name, timm_name
 
 Size = int | tuple[int, int]
 
-TIMM_SIZES: Mapping[str, str] = MappingProxyType(
-    {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
-)
-"""timm's names of the model sizes."""
-
-TIMM_NAMES = (
-    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)\.mae", "mae_{size}{patch}"),
-    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "vit_{size}{patch}"),
-    (r"vit_(?P<size>tiny)_r_s16_p8_(?P<image>\d+)", "vit_r_{size}16"),
-    (r"vit_(?P<size>[a-z]+)_(?P<stem>r\d+)_s(?P<patch>\d+)_(?P<image>\d+)", "vit_{stem}_{size}{patch}"),
-    (r"deit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}"),
-    (r"deit_(?P<size>[a-z]+)_distilled_patch(?P<patch>\d+)_(?P<image>\d+)", "deit_{size}{patch}_distilled"),
-    (r"deit3_(?P<size>[a-z]+)_patch(?P<patch>\d+)_(?P<image>\d+)", "deit3_{size}{patch}"),
-    (r"swin_(?P<size>[a-z]+)_patch4_window7_(?P<image>224)", "swin_{first}"),
-    (r"swin_(?P<size>[a-z]+)_patch4_window12_(?P<image>384)", "swin_{first}_384"),
-    (r"vit_(?P<size>[a-z]+)_patch14_dinov2", "dinov2_{size}14"),
-    (r"vit_(?P<size>[a-z]+)_patch14_reg4_dinov2", "dinov2_{size}14_reg4"),
-    (r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)_clip_(?:quickgelu_)?(?P<image>\d+)", "clip_{size}{patch}"),
-    (r"mixer_(?P<size>[a-z])(?P<patch>\d+)_(?P<image>\d+)", "mixer_{size}{patch}"),
-)
-"""timm's names, as patterns, and our names of the same networks; a tag in a pattern tells two networks apart."""
-
 OVERLAPPING = ("vit", "dinov2")
 """Families whose patches may overlap."""
-
-STORY_NAMES = (
-    (r"bit_r(\d+)x(\d)", r"resnetv2_\1x\2_bit"),
-    (r"efficientnet_(b\d|l2)_noisy_student", r"tf_efficientnet_\1.ns_jft_in1k"),
-    (r"efficientnet_?v2_([sml])", r"tf_efficientnetv2_\1"),
-    (r"xception", r"legacy_xception"),
-)
-"""The papers' names of networks with another name in timm: BiT's ResNetV2, Noisy Student's EfficientNet,
-EfficientNetV2 and Xception as published by their authors."""
 
 
 def create_encoder(
@@ -64,26 +33,60 @@ def create_encoder(
     drop_path: float | None = None,
     stride: int | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    frames: int | None = None,
+    over_time: str | None = None,
 ) -> Encoder:
     """Return a randomly initialised encoder by our name (`vit_s16`) or timm's (`vit_small_patch16_224`, `resnet50`).
 
     `image` is the size in pixels of the position table, one number or (height, width) (None: that of the preset).
     `stride` is the pixels from one patch to the next, for patches that overlap. `settings` change other fields of the
-    network's config.
+    network's config. With `frames` the network takes clips of so many frames: a network for clips itself, and any other
+    one over the frames, whose vectors become one `over_time`, by their "mean" (default) or by "attention".
 
     Raises:
         UnknownNameError: the name is unknown; the message suggests the nearest one.
         SettingError: the network does not accept an argument.
     """
+    if frames is not None and takes_clips(config_of(name)):
+        settings = {**settings, "frames": frames}
     if not settings:
-        return build(config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride))
+        config = config_of(name, image=image, channels=channels, drop_path=drop_path, stride=stride)
+        return with_frames(build(config), frames, over_time)
     config = config_of(
         name, channels=channels, drop_path=drop_path, stride=None if "patch" in settings else stride
     )
     if stride is not None and "patch" in settings:
         settings = {**settings, "patch": _overlapping_patch(config, settings["patch"], stride)}
     # All at once: an image that the preset's patches do not tile may fit the requested patches.
-    return build(changed(config, {**({} if image is None else {"image": image}), **settings}))
+    config = changed(config, {**({} if image is None else {"image": image}), **settings})
+    return with_frames(build(config), frames, over_time)
+
+
+def takes_clips(config: Any) -> bool:
+    """Return whether a network with these settings takes clips itself, and no images."""
+    return "frames" in {field.name for field in fields(config)}
+
+
+def with_frames(encoder: Encoder, frames: int | None, over_time: str | None) -> Encoder:
+    """Return a network that takes clips of `frames` frames: this one, or this one over the frames; None: this one.
+
+    SettingError if the arguments do not fit the network, or each other.
+    """
+    if encoder.spec.frames:
+        if over_time is not None:
+            raise SettingError(
+                f"{type(encoder).__name__} sees all frames of a clip at once. Leave out --over-time {over_time}."
+            )
+        if frames not in (None, encoder.spec.frames):
+            raise SettingError(f"This network takes clips of {encoder.spec.frames} frames, not {frames}.")
+        return encoder
+    if frames is None:
+        if over_time is not None:
+            raise SettingError(f"--over-time {over_time} needs the number of frames of a clip, --frames.")
+        return encoder
+    from vitrail.models.frames import over_frames  # it builds its image network with this module
+
+    return over_frames(encoder, frames, cast(Any, over_time or "mean"))
 
 
 def _overlapping_patch(config: Any, patch: Any, stride: int) -> Any:
@@ -172,30 +175,6 @@ def build(config: Any) -> Encoder:
     return cast(Encoder, catalog.load("architecture", config.family)(config))
 
 
-def our_name(name: str) -> tuple[str, int | None]:
-    """Return our preset for one of timm's names, and the image size in the name; other names are returned unchanged.
-
-    A tag after a dot names weights, not a network: `vit_base_patch16_224.augreg_in21k` is `vit_b16`. Only MAE's is
-    another network, because its positions are fixed: `vit_base_patch16_224.mae` is `mae_b16`.
-    """
-    for pattern, preset in TIMM_NAMES:
-        if match := re.fullmatch(pattern, name) or re.fullmatch(pattern, name.split(".")[0]):
-            parts = match.groupdict()
-            size = TIMM_SIZES.get(parts["size"], parts["size"])
-            ours = preset.format(**{**parts, "size": size, "first": size[0]})
-            if catalog.family_of(ours):
-                return ours, int(parts["image"]) if "image" in parts else None
-    return name, None
-
-
-def timm_name(name: str) -> str:
-    """Return timm's name for a network with another name in its paper; other names are returned unchanged."""
-    for pattern, theirs in STORY_NAMES:
-        if match := re.fullmatch(pattern, name):
-            return match.expand(theirs)
-    return name
-
-
 def presets_of(family: str) -> Mapping[str, Any]:
     """Return the presets of a family, from its module."""
     module = catalog.ARCHITECTURES[family].partition(":")[0]
@@ -209,6 +188,11 @@ def describe(encoder: Encoder) -> dict[str, Any]:
 
 def rebuild(description: Mapping[str, Any]) -> Encoder:
     """Return a randomly initialised encoder from the data of `describe`. SettingError for an unknown setting."""
+    return build(config_from(description))
+
+
+def config_from(description: Mapping[str, Any]) -> Any:
+    """Return the settings in the data of `describe`. SettingError for an unknown setting."""
     family, values = description["family"], description["config"]
     settings = _config_class(family)
     known = [field.name for field in fields(settings)]
@@ -217,7 +201,7 @@ def rebuild(description: Mapping[str, Any]) -> Encoder:
             hint = f"; did you mean {near!r}?" if (near := nearest(name, known)) else "; update vitrail."
             raise SettingError(f"The network {family!r} has no setting {name!r}{hint}")
     # JSON has no tuples; every list in the settings was one.
-    return build(settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +241,7 @@ def count_params(network: nn.Module) -> int:
 
 
 def count_macs(encoder: Encoder, image: Size, keep: float = 1.0, merge: int = 0) -> int:
-    """Return the multiply-adds of matrix products and convolutions for one image.
+    """Return the multiply-adds of matrix products and convolutions for one image or clip.
 
     `keep` and `merge` as in `OperatingPoint`.
     """
@@ -272,7 +256,7 @@ def count_macs(encoder: Encoder, image: Size, keep: float = 1.0, merge: int = 0)
         set_merge(copy, merge)
         counter = FlopCounterMode(display=False)
         with counter:
-            copy(torch.zeros(1, *encoder.spec.shape(sides(image))))
+            copy(torch.zeros(1, *copy.spec.shape(sides(image))))
     return int(counter.get_total_flops()) // 2
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
+from vitrail.plots.clips import RATE, animation, seconds, strip
 from vitrail.plots.colours import (
     ACCENT,
     FAINT,
@@ -16,6 +17,7 @@ from vitrail.plots.colours import (
     INK,
     PAPER,
     SECOND,
+    SERIES,
 )
 from vitrail.plots.encoding import (
     data_uri,
@@ -34,6 +36,7 @@ from vitrail.plots.images import (
     heat,
     heat_colours,
     heat_grid,
+    heated,
     label_bars,
     mask_overlay,
     of_array,
@@ -43,6 +46,7 @@ from vitrail.plots.images import (
     titled,
     with_legend,
     with_palette,
+    with_scale,
 )
 
 if TYPE_CHECKING:
@@ -76,11 +80,14 @@ __all__ = [
     "INK",
     "LONGEST",
     "PAPER",
+    "RATE",
     "SECOND",
+    "SERIES",
     "THIN",
     "Bar",
     "DrawnBox",
     "Fan",
+    "animation",
     "below",
     "beside",
     "compare_boxes",
@@ -94,6 +101,7 @@ __all__ = [
     "heat",
     "heat_colours",
     "heat_grid",
+    "heated",
     "intervals",
     "label_bars",
     "mask_overlay",
@@ -102,13 +110,16 @@ __all__ = [
     "png_of",
     "reach",
     "reliability",
+    "seconds",
     "shown",
     "signed",
     "similarity_tiles",
     "squares_apart",
+    "strip",
     "titled",
     "with_legend",
     "with_palette",
+    "with_scale",
     "write_image",
 ]
 

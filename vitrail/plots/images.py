@@ -49,8 +49,15 @@ def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6
     `values` is (height, width) in the pixels of the image, 0 or more, NaN outside the input of the network; it is
     divided by its largest value. Brighter means more.
     """
-    ground = shown(image)
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
+    return with_scale(heated(image, values, top, strength), top)
+
+
+def heated(
+    image: Image.Image, values: NDArray[np.floating], top: float, strength: float = 0.6
+) -> Image.Image:
+    """Lay a map, divided by `top`, over an image as `heat` does, without a scale."""
+    ground = shown(image)
     share = np.nan_to_num(values / top if top > 0 else values, nan=0.0).astype(np.float32)
     layer = np.asarray(Image.fromarray(share).resize(ground.size, Image.Resampling.BILINEAR))
     seen = np.asarray(Image.fromarray(np.isfinite(values)).resize(ground.size, Image.Resampling.NEAREST))
@@ -60,7 +67,7 @@ def heat(image: Image.Image, values: NDArray[np.floating], strength: float = 0.6
     for top_row in range(0, ground.height, rows):
         part = slice(top_row, top_row + rows)
         mixed[part] = _mixed(grey[part], layer[part], np.where(seen[part], strength, 0.0))
-    return _with_scale(Image.fromarray(mixed), top)
+    return Image.fromarray(mixed)
 
 
 def _mixed(
@@ -87,7 +94,8 @@ def _text_size(image: Image.Image, part: int) -> int:
     return max(13, min(image.width, THIN * image.height) // part)
 
 
-def _with_scale(image: Image.Image, top: float) -> Image.Image:
+def with_scale(image: Image.Image, top: float) -> Image.Image:
+    """Return an image above the colours of heat from 0 to `top`."""
     bar, size = max(6, image.height // 40), _text_size(image, 26)
     sheet = Image.new("RGB", (image.width, image.height + bar + size + 7), PAPER)
     sheet.paste(image, (0, 0))

@@ -89,6 +89,6 @@ def usable(prepared: Prepared) -> str:
     """Return a sentence: how many images can be used, and how many are left out."""
     states = prepared.manifest.states()
     out = states["quarantined"] + states["dropped"]
-    used = f"{count(states['kept'], 'image')}{prepared.in_classes()} can be used for training"
+    used = f"{count(states['kept'], prepared.noun)}{prepared.in_classes()} can be used for training"
     kept_out = f"; {out:,} {'is' if out == 1 else 'are'} left out" if out else ""
     return f"{used}{kept_out}."

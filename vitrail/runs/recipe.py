@@ -71,6 +71,7 @@ class DataSettings(Settings):
     window: Annotated[int, Field(ge=1)] | None = None
     block: Annotated[int, Field(ge=1)] | None = None
     buffer: Annotated[int, Field(ge=0)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
     val: Share = 0.15
     test: Share = 0.15
 

@@ -104,6 +104,8 @@ class TrainOptions:
         side in pixels of the windows around labelled pixels of a raster, 8 by default; of tiles (segment) 64
     block
         side in pixels of the blocks of a raster that go to one split as a whole; by default about 40 hold labels
+    seconds
+        cut longer videos into clips of so many seconds; the clips of a video stay in one split
     buffer
         labelled pixels of a raster fewer than so many pixels from another split are left out; by default the window
     val
@@ -179,6 +181,7 @@ class TrainOptions:
     window: int | None = None
     block: int | None = None
     buffer: int | None = None
+    seconds: float | None = None
     val: float | None = None
     test: float | None = None
     precision: Literal["auto", "float32", "bf16"] | None = None

@@ -16,7 +16,7 @@ import torch
 
 from vitrail.core.cache import keep_json
 from vitrail.core.environment import cache_dir
-from vitrail.data.batch import Batch
+from vitrail.data.batch import Batch, in_layout
 from vitrail.infer.bf16_check import Bf16Check, check_bf16, noise
 from vitrail.models.factory import describe
 from vitrail.runs.network import Network

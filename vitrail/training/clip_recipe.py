@@ -23,22 +23,19 @@ def for_clips(prepared: Prepared, named: NamedNetwork, options: TrainOptions, si
         UsageError: an option of clips is given, but the data are images.
     """
     if not prepared.manifest.holds_clips:
-        for name in ("frames", "over_time"):
-            if getattr(options, name) is not None:
-                option = f"--{name.replace('_', '-')}"
+        for option, given in (("--frames", options.frames), ("--over-time", options.over_time)):
+            if given is not None:
                 raise UsageError(f"{option} is for clips, but {prepared.source} holds images. Leave it out.")
         return named
-    stated = settings_of(options.recipe).get("model", {}) if _names_file(options) else {}
+    stated = (
+        settings_of(options.recipe).get("model", {}) if options.recipe and is_file(options.recipe) else {}
+    )
     frames = options.frames or stated.get("frames") or None
     joined = options.over_time or stated.get("over_time")
     name = named.name
     if name is None and options.weights in (None, "none"):
         name = SMALL if side <= TINY else USUAL
     return named._replace(name=name, clips=True, frames=frames, over_time=joined)
-
-
-def _names_file(options: TrainOptions) -> bool:
-    return options.recipe is not None and is_file(options.recipe)
 
 
 def refuse_clips(prepared: Prepared, encoder: Encoder, name: str) -> None:

@@ -149,6 +149,8 @@ def _open(model: ModelSettings) -> _Opened:
             drop_path=model.drop_path,
             stride=model.stride,
             settings=model.settings,
+            frames=model.frames or None,
+            over_time=model.over_time,
         )
         base = Preprocess.for_size(model.imgsz, model.channels)
         return _Opened(encoder, _fitted(base, model, encoder.spec.frames), None, "none")

@@ -14,9 +14,10 @@ from vitrail.data.manifest import Manifest
 from vitrail.data.open_image import load
 from vitrail.data.preprocess import Preprocess
 from vitrail.layers.encoder import Encoder
-from vitrail.models.factory import build, create_encoder
+from vitrail.models.factory import build, config_of, create_encoder, takes_clips, with_frames
 from vitrail.runs.recipe import settings_of
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings
+from vitrail.tasks.base import Task
 from vitrail.training.head_transfer import PublishedHead
 from vitrail.weights.local_registry import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
@@ -31,6 +32,9 @@ DRAFT_MODEL = "dinov2_s14"
 """The network whose published weights are used by default."""
 
 DRAFT_SIZE = 224
+
+FRAMES, MEAN = 8, "mean"
+"""The frames of a clip that a network for images sees, and how it joins them, if nothing is stated."""
 
 
 class NetworkChoice(NamedTuple):
@@ -68,17 +72,22 @@ def named_network(options: TrainOptions) -> NamedNetwork:
     return NamedNetwork(options.model or stated.get("name"), settings, size)
 
 
-def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
-    """Choose a network to train from scratch on images with this short side; return it with the reasons."""
+def fresh_network(
+    side: int, wanted: NamedNetwork, networks: tuple[str, str] = Task.networks
+) -> tuple[NetworkChoice, list[str]]:
+    """Choose a network to train from scratch on images with this short side; return it with the reasons.
+
+    `networks` are those of the task for small and for other images.
+    """
     reasons = []
     model = wanted.name
     if model is None:
-        model = "vit_digits" if side <= TINY else "vit_s16"
+        model = networks[0] if side <= TINY else networks[1]
         reasons.append(f"network {model}: the images are {side} px on their short side")
     with torch.device("meta"):
-        encoder = create_encoder(
-            model, image=wanted.size if wanted.settings else None, settings=wanted.settings
-        )
+        image = wanted.size if wanted.settings else None
+        own = wanted.frames if wanted.clips and takes_clips(config_of(model)) else None
+        encoder = create_encoder(model, image=image, settings=wanted.settings, frames=own)
         encoder, joined = _over_time(encoder, wanted)
     size = encoder.image_size
     if encoder.spec.attention == "none" and side < min(size) and wanted.size is None:
@@ -113,19 +122,16 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
 
 
 def _over_time(encoder: Encoder, wanted: NamedNetwork) -> tuple[Encoder, str | None]:
-    """Return the network as it takes clips, if the data are clips, and how it joins their frames if it is for images.
+    """Return the network as it takes the data, and how it joins the frames of clips if it is one for images.
 
-    SettingError if a network for clips is to join frames in another way than its own.
+    SettingError if what the user states of the frames does not fit the network.
     """
     if not wanted.clips:
         return encoder, None
-    if not encoder.spec.frames:
-        return over_frames(encoder, wanted.frames or FRAMES, wanted.over_time or "mean"), wanted.over_time or "mean"
-    if wanted.over_time is not None:
-        raise SettingError(
-            f"{wanted.name} has its own attention over time, so --over-time {wanted.over_time} does nothing. Leave it out."
-        )
-    return (encoder if wanted.frames is None else with_frames(encoder, wanted.frames)), None
+    if encoder.spec.frames:
+        return with_frames(encoder, wanted.frames, wanted.over_time), None
+    joined = wanted.over_time or MEAN
+    return with_frames(encoder, wanted.frames or FRAMES, joined), joined
 
 
 def _time_line(choice: NetworkChoice, wanted: NamedNetwork) -> list[str]:
@@ -135,7 +141,11 @@ def _time_line(choice: NetworkChoice, wanted: NamedNetwork) -> list[str]:
     frames = choice.encoder.spec.frames
     if choice.over_time is None:
         return [f"{frames} frames of each clip, compared by the network's attention over time"]
-    joined = "their mean: it does not know their order" if choice.over_time == "mean" else "attention over their times"
+    joined = (
+        "their mean: it does not know their order"
+        if choice.over_time == MEAN
+        else "attention over their times"
+    )
     return [f"{frames} frames of each clip, each seen by {choice.name} alone; joined by {joined}"]
 
 

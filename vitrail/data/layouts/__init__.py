@@ -9,10 +9,11 @@ from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, shorten
 from vitrail.data.layouts import box_tables, captions, raster
-from vitrail.data.layouts.base import ALONE, Tree
+from vitrail.data.layouts.base import ALONE, CLIPS, Tree
 from vitrail.data.layouts.base import Entry as Entry
 from vitrail.data.layouts.base import Layout as Layout
 from vitrail.data.layouts.base import Question as Question
+from vitrail.data.layouts.clip_files import hints, videos_of
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.frames import with_frames
 from vitrail.data.layouts.segments import as_wanted
@@ -37,7 +38,7 @@ def sniff(
     kinds = {learns: kind for kind, learns in catalog.DEFAULT_TASKS.items()}
     tree = replace(Tree.look(source, options), wanted=kinds.get(task or "", ""))
     name = _name(tree)
-    look: Look = decide if name == "auto" else catalog.load("layout", name)
+    look: Look = decide if name == "auto" else catalog.load("layout", _of_videos(tree, name))
     if options.layout == "auto" and tree.wanted in {"", "boxes"} and box_tables.asked(tree):
         look = catalog.load("layout", "boxes")  # its rows are boxes, not labels
     found = look(tree)
@@ -46,11 +47,12 @@ def sniff(
     if found is None:
         raise DataError(f"{source} cannot be read as {name}. Leave --layout out to see what it looks like.")
     if name != "auto":
-        found = replace(found, notes=(*tree.notes, *tree.odd_notes(), *found.notes))
+        found = replace(found, notes=tuple(dict.fromkeys((*tree.notes, *tree.odd_notes(), *found.notes))))
     if options.splits == "none":
         found = replace(found, found=tuple(entry._replace(split="") for entry in found.found))
     if found.raster is not None:
         return replace(found, asked=options)
+    found = replace(found, notes=(*found.notes, *hints(tree, found.name)))
     found = with_things(found, options.things) if options.things else found
     found = as_wanted(found, tree.wanted)
     return with_frames(tree, with_lists(tree, replace(found, asked=options)))
@@ -66,12 +68,26 @@ def _name(tree: Tree) -> str:
     return options.layout
 
 
+def _of_videos(tree: Tree, name: str) -> str:
+    """Return the layout to look with: a layout of images reads videos where a source has no images."""
+    videos = name in {"folders", "table", "filenames"} and not tree.pictures and videos_of(tree)
+    return CLIPS if videos else name
+
+
 def _unlabelled(tree: Tree) -> DataError:
     where = tree.name
     if not tree.pictures and tree.refused:
         first = tree.refused[0]
         return DataError(
             f"{where} holds nothing that may be read: {first.id} {first.trouble}. Mend that first."
+        )
+    if not tree.pictures and (videos := videos_of(tree)):
+        what = f"{where} holds {count(len(videos), 'video')} and no images"
+        if tree.wanted not in {"", "class"}:
+            return DataError(f"{what}. This task takes images; videos are taken by --task classify.")
+        return DataError(
+            f"{what}, and no labels. Put the videos into one folder a class ({where}/run/1.mp4), or add a table "
+            f"{where}/labels.csv with the columns path,label."
         )
     if not tree.pictures:
         if labels := [name for name in tree.files if is_label_file(tree, name)]:

@@ -25,6 +25,9 @@ from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at
 
 CLASS = Truth("class")
 
+CLIPS = "clips"  # the name of the layout whose entries are clips
+_COCO = (b'"images"', b'"annotations"', b'"categories"')
+
 ALONE = "To learn from the images alone: --task pretrain."
 """The way out of a source without labels."""
 
@@ -88,6 +91,11 @@ class Layout:
     raster: RasterFacts | None = None
 
     @property
+    def noun(self) -> str:
+        """What an entry is called: an image, a window of a raster, or a clip."""
+        return "window" if self.raster is not None else "clip" if self.name == CLIPS else "image"
+
+    @property
     def option(self) -> tuple[str, str]:
         """The option and the value that select this reading."""
         return ("labels", self.tables[0]) if self.tables else ("layout", self.name)
@@ -121,7 +129,8 @@ class Tree:
 
     `folders` are its folders, `table` is the table named as the source; `refused` contains files that must not be
     read, `notes` report what is not used; `options` are the reading options, `wanted` is the kind of truth of the named
-    task; `stack` is the path of the rasters that the source names.
+    task; `stack` is the path of the rasters that the source names; `clips` are the videos and the folders of frames
+    that are taken in place of images (`clip_files.as_clips`).
     """
 
     name: str
@@ -134,6 +143,7 @@ class Tree:
     options: LayoutOptions = DEFAULTS
     wanted: str = ""
     stack: str = ""
+    clips: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def look(cls, source: str | Path, options: LayoutOptions = DEFAULTS) -> Tree:
@@ -162,7 +172,7 @@ class Tree:
             raise DataError(
                 f"{source} is a single file that holds no data set. Give a folder, zip, tar or table."
             )
-        if path.suffix == ".json" and _is_coco(path.read_bytes()):
+        if path.suffix == ".json" and all(word in path.read_bytes() for word in _COCO):
             raise DataError(
                 f"{source} holds annotations of COCO and no images. Put it into the folder of the images, and give "
                 "that folder."
@@ -171,8 +181,8 @@ class Tree:
 
     @cached_property
     def pictures(self) -> list[str]:
-        """The names of images, by their suffix or else by their first bytes."""
-        return [name for name in self.files if self._shows(name)]
+        """The names of images, by their suffix or else by their first bytes; or those of clips."""
+        return list(self.clips) or [name for name in self.files if self._shows(name)]
 
     @cached_property
     def shown(self) -> frozenset[str]:
@@ -182,9 +192,14 @@ class Tree:
     def _shows(self, name: str) -> bool:
         return is_image(name) or is_image_at(self.root, self.files[name])
 
+    @property
+    def noun(self) -> str:
+        """What `pictures` are called: image, or clip."""
+        return "clip" if self.clips else "image"
+
     def odd_notes(self) -> list[str]:
         """Return a note on images without the suffix of an image."""
-        odd = [name for name in self.pictures if not is_image(name)]
+        odd = [] if self.clips else [name for name in self.pictures if not is_image(name)]
         if not odd:
             return []
         return [f"{count(len(odd), 'file')} without the suffix of an image taken as one: {shorten(odd)}."]
@@ -193,7 +208,7 @@ class Tree:
         """Return a note on files that are not images, without those in `used`."""
         gone = set(used)
         others = [name for name in self.files if name not in self.shown and name not in gone]
-        nouns = "file that is no image", "files that are no images"
+        nouns = f"file that is no {self.noun}", f"files that are no {self.noun}s"
         return [f"{count(len(others), *nouns)} left aside: {shorten(others)}."] if others else []
 
     def read(self, name: str) -> bytes:
@@ -207,10 +222,6 @@ class Tree:
     def of_class(self, name: str, known: str, split: str = "") -> Entry:
         """Return the entry of one file that shows one class."""
         return self.entry(name, join_labels([known]), split)
-
-
-def _is_coco(data: bytes) -> bool:
-    return all(word in data for word in (b'"images"', b'"annotations"', b'"categories"'))
 
 
 def _without_own(tree: Tree) -> Tree:

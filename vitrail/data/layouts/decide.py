@@ -15,7 +15,7 @@ from vitrail.core import catalog
 from vitrail.core.errors import DataError
 from vitrail.data.labels import count, same_name, shorten, split_labels
 from vitrail.data.layouts import table, unlabelled
-from vitrail.data.layouts.base import ALONE, Layout, Question, Tree, Way
+from vitrail.data.layouts.base import ALONE, CLIPS, Layout, Question, Tree, Way
 
 Look = Callable[[Tree], Layout | None]
 
@@ -37,6 +37,10 @@ _SOME = 0.05
 
 _SHAPES = frozenset(("folders", "filenames"))
 """Readings by names only; their problems are not reported if another reading is chosen."""
+
+
+_OF_CLIPS = ("folders", "table", "filenames")
+"""The readings of clips; names of class folders are better classes than the numbers of a list."""
 
 
 class Found(NamedTuple):
@@ -65,9 +69,9 @@ def decide(tree: Tree) -> Layout | None:
     chosen, others = ranked[0], ranked[1:]
     _refuse_unread(tree, chosen, found)
     question = None
-    unnamed = table.unnamed(tree, chosen) if chosen.tables else []
+    unnamed = table.unnamed(tree, chosen) if chosen.tables and chosen.name != CLIPS else []
     notes = [*tree.notes, *tree.odd_notes(), *unnamed, *chosen.notes]
-    if chosen.tables or chosen.name in _SHAPES:
+    if chosen.name != CLIPS and (chosen.tables or chosen.name in _SHAPES):
         told = (
             *chosen.tables,
             *(name for one in others for name in one.tables),
@@ -128,7 +132,7 @@ def _all(tree: Tree) -> Found:
     readings: list[Layout] = []
     aside: list[table.Aside] = []
     refusals: dict[str, DataError] = {}
-    for name in catalog.LAYOUTS:
+    for name in _OF_CLIPS if tree.clips else catalog.LAYOUTS:
         if name == "filenames" and _explained_well(tree, readings):
             continue
         if tree.table and any(tree.table in one.tables for one in readings):
@@ -215,7 +219,8 @@ def _refuse_with_reasons(tree: Tree, found: Found) -> None:
         raise DataError(f"{refusal} {reasons}") if reasons else refusal
     if reasons:
         raise DataError(
-            f"{tree.name} holds {count(len(tree.pictures), 'image')}, but no labels are found. {reasons} {ALONE}"
+            f"{tree.name} holds {count(len(tree.pictures), tree.noun)}, but no labels are found. {reasons}"
+            f"{'' if tree.clips else f' {ALONE}'}"
         )
 
 
@@ -241,7 +246,7 @@ def _summary(layout: Layout) -> str:
     if layout.tables:
         what = layout.tables[0]
     classes = f": {shorten(layout.classes)}" if layout.truth.kind in {"class", "classes"} else ""
-    return f"{what} ({count(len(layout.explained), 'image')}{classes})"
+    return f"{what} ({count(len(layout.explained), layout.noun)}{classes})"
 
 
 def _question(chosen: Layout, other: Layout, differ: int, shared: int) -> Question:

@@ -40,5 +40,5 @@ def look(tree: Tree) -> Layout | None:
         f"labels in the file names, because {count(len(classes), 'word')} stand before the numbers: "
         f"{shorten(classes)}."
     )
-    notes = [f"{count(len(stray), 'image')} without a label in the name left aside: {shorten(stray)}."]
+    notes = [f"{count(len(stray), tree.noun)} without a label in the name left aside: {shorten(stray)}."]
     return Layout("filenames", tree.root, why, (*entries, *tree.refused), tuple(notes if stray else ()))

@@ -52,14 +52,20 @@ def look(tree: Tree) -> Layout | None:
             return None
     if len(classes) == 1:
         raise DataError(
-            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of images of something else. "
-            f"{ALONE}"
+            f"{tree.name} holds one class only, {classes[0]!r}. Add a folder of {tree.noun}s of something else."
+            f"{'' if tree.clips else f' {ALONE}'}"
         )
     masks = len(tree.pictures) - len(names)
     within = any(split for _, split in places) and not _split_places(parts, tree)
-    notes = (*_aside(stray, masks), *_deeper(parts, places, within), *_empty(tree, classes))
+    notes = (
+        *_aside(tree.noun, stray, masks),
+        *_deeper(tree.noun, parts, places, within),
+        *_empty(tree, classes),
+    )
     found = (*entries, *tree.refused)
-    return Layout("folders", tree.root, _why(classes, entries), found, notes, plain=_plain(classes))
+    return Layout(
+        "folders", tree.root, _why(tree.noun, classes, entries), found, notes, plain=_plain(classes)
+    )
 
 
 def _without_masks(names: list[str]) -> list[str]:
@@ -150,20 +156,20 @@ def _splits_in_classes(parts: Parts, tree: Tree) -> dict[str, str]:
     return named if all_of_it and "train" in named.values() else {}
 
 
-def _aside(stray: list[str], masks: int) -> list[str]:
+def _aside(noun: str, stray: list[str], masks: int) -> list[str]:
     notes = []
     if masks:
         notes.append(f"{count(masks, 'mask')} beside the images left aside: classes need none.")
     if stray:
-        notes.append(f"{count(len(stray), 'image')} outside any class folder left aside: {shorten(stray)}.")
+        notes.append(f"{count(len(stray), noun)} outside any class folder left aside: {shorten(stray)}.")
     return notes
 
 
-def _deeper(parts: Parts, places: list[tuple[int, str]], within: bool) -> list[str]:
+def _deeper(noun: str, parts: Parts, places: list[tuple[int, str]], within: bool) -> list[str]:
     deep = sum(
         depth >= 0 and depth + 2 + within < len(part) for part, (depth, _) in zip(parts, places, strict=True)
     )
-    return [f"{count(deep, 'image')} in folders inside class folders: taken as their class."] if deep else []
+    return [f"{count(deep, noun)} in folders inside class folders: taken as their class."] if deep else []
 
 
 def _empty(tree: Tree, classes: list[str]) -> list[str]:
@@ -181,7 +187,7 @@ def _empty(tree: Tree, classes: list[str]) -> list[str]:
         and one.rpartition("/")[0] in above
         and label(one.rpartition("/")[2]) not in classes
     ]
-    return [f"No image in {shorten(empty)}: no class comes of it."] if empty else []
+    return [f"No {tree.noun} in {shorten(empty)}: no class comes of it."] if empty else []
 
 
 def _plain(classes: list[str]) -> str:
@@ -194,12 +200,12 @@ def _plain(classes: list[str]) -> str:
     return "are one name and a number" if len(stems) == 1 and len(next(iter(stems))) > 1 else ""
 
 
-def _why(classes: list[str], entries: Iterable[Entry]) -> str:
+def _why(noun: str, classes: list[str], entries: Iterable[Entry]) -> str:
     shown = shorten(classes)
     given = {entry.split for entry in entries}
     splits = [split for split in ("train", "val", "test") if split in given]
     if not splits:
-        return f"class folders, because {count(len(classes), 'folder')} hold the images: {shown}."
+        return f"class folders, because {count(len(classes), 'folder')} hold the {noun}s: {shown}."
     return (
         f"class folders with a split of their own ({', '.join(splits)}), because the folders above the "
         f"{count(len(classes), 'class', 'classes')} ({shown}) are called so."

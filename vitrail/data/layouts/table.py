@@ -21,6 +21,7 @@ from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import ALONE, Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.caption_rows import merge_captions, say_columns
+from vitrail.data.layouts.clip_files import as_clips
 from vitrail.data.table_files import (
     SUFFIXES,
     Columns,
@@ -94,11 +95,10 @@ def readings(tree: Tree) -> Readings:
     """Return all readings from the tables of a source; raises like `look`."""
     if tree.table and not is_table(tree.table):
         return Readings([], [])
-    around = (
-        replace(Tree.look(tree.root, tree.options), notes=tree.notes, wanted=tree.wanted)
-        if tree.table
-        else tree
-    )
+    around = tree
+    if tree.table:
+        around = replace(Tree.look(tree.root, tree.options), notes=tree.notes, wanted=tree.wanted)
+        around = as_clips(around) if tree.clips else around
     asked, column = _asked(tree)
     boxes = (
         set(box_tables.names(tree))
@@ -148,6 +148,11 @@ def _asked(tree: Tree) -> tuple[str, str]:
     )
 
 
+def is_text(name: str) -> bool:
+    """Return whether a table is a text file."""
+    return name.lower().endswith((".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json"))
+
+
 def _candidate(name: str) -> bool:
     """Return whether a table may contain labels; contest submissions do not, texts only if called captions."""
     file = name.rsplit("/", 1)[-1].lower()
@@ -157,7 +162,8 @@ def _candidate(name: str) -> bool:
 
 def _candidates(tree: Tree) -> list[str]:
     """Return the tables of a source, including JSON files with records if there is not one per image."""
-    names = [name for name in tree.files if _candidate(name)]
+    lists = tree.clips and not any("/" in name for name in tree.clips)  # clips in one folder, named by a list
+    names = [name for name in tree.files if _candidate(name) or (lists and name.lower().endswith(".txt"))]
     records = {name for name in few(tree, ".json") if _holds_records(tree, name)}
     return [name for name in names if not name.lower().endswith(".json") or name in records]
 
@@ -333,10 +339,10 @@ def _layout(tree: Tree, group: Sequence[_Read], source: str) -> Layout:
     notes = [*merged, *(note for one in group for note in one.notes)]
     if 2 * len(gone) > len(entries):
         notes.append(
-            f"{count(len(gone), 'row')} of {count(len(entries), 'row')} name images that are not here."
+            f"{count(len(gone), 'row')} of {count(len(entries), 'row')} name {tree.noun}s that are not here."
         )
     refused = () if source else tree.refused
-    why = _why([one.table for one in group])
+    why = _why(tree.noun, [one.table for one in group])
     found = (*entries, *refused)
     truth = Truth("caption") if captions else truth_of(entries)
     names = tuple(one.table.name for one in group)
@@ -347,10 +353,10 @@ def unnamed(tree: Tree, layout: Layout) -> list[str]:
     """Return a note on the images that no row names."""
     named = {entry.path for entry in layout.found}
     rest = [] if tree.table else [name for name in tree.pictures if tree.files[name] not in named]
-    return [f"{count(len(rest), 'image')} that no table names left aside: {shorten(rest)}."] if rest else []
+    return [f"{count(len(rest), tree.noun)} that no table names left aside: {shorten(rest)}."] if rest else []
 
 
-def _why(tables: Iterable[_Table]) -> str:
+def _why(noun: str, tables: Iterable[_Table]) -> str:
     first, *others = tables
     columns, mark = first.columns, first.columns.separator
     said = [
@@ -364,5 +370,5 @@ def _why(tables: Iterable[_Table]) -> str:
     said += [f"the split in {columns.split!r}"] if columns.split else []
     said += [f"the group in {columns.group!r}"] if columns.group else []
     names = shorten(table.name for table in (first, *others))
-    what = f"it names the images in {columns.path!r} and {', '.join(said)}"
+    what = f"it names the {noun}s in {columns.path!r} and {', '.join(said)}"
     return f"a table ({names}{first.code}), because {what}."

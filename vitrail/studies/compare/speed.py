@@ -31,9 +31,7 @@ def speeds(models: Mapping[str, Path], device: str = "auto") -> dict[str, Speed]
     found = {}
     for batch in (1, BATCH):
         things = {
-            name: partial(
-                one.run, images_only(torch.zeros(batch, *one.preprocess.shape))
-            )
+            name: partial(one.run, images_only(torch.zeros(batch, *one.preprocess.shape)))
             for name, one in predictors.items()
         }
         found[batch] = {name: median(times) for name, times in in_turn(things, ROUNDS).items()}

@@ -1,0 +1,85 @@
+"""Which files of a source are clips: its videos, or its folders of numbered frames."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+from types import MappingProxyType
+
+from vitrail.data.labels import count, is_image, shorten
+from vitrail.data.layouts.base import CLIPS, Tree
+from vitrail.data.videos import is_video
+
+LEAST = 2
+"""Least number of frames of a clip."""
+
+_NUMBERED = re.compile(r"(?P<word>.*?)(?P<number>\d+)")
+_SHARE = 0.9
+"""Least share of the images that are frames, for a hint that they are."""
+
+_USUAL = 8
+"""Least mean number of frames for a hint: folders of fewer numbered images are rarely clips."""
+
+
+def as_clips(tree: Tree) -> Tree:
+    """Return the tree with its videos in place of images, or without any, with its folders of frames.
+
+    The tree is unchanged if it has neither.
+    """
+    if videos := videos_of(tree):
+        return replace(tree, clips=tuple(videos))
+    frames = frame_folders(tree)
+    paths = {folder: _folder_path(tree, folder, names[0]) for folder, names in frames.items()}
+    gone = {name for folder in frames for name in frames[folder]}
+    files = {name: path for name, path in tree.files.items() if name not in gone} | paths
+    return replace(tree, files=MappingProxyType(files), clips=tuple(frames)) if frames else tree
+
+
+def videos_of(tree: Tree) -> list[str]:
+    """Return the names of the videos, by their suffix."""
+    return [name for name in tree.files if is_video(name)]
+
+
+def frame_folders(tree: Tree) -> Mapping[str, list[str]]:
+    """Return folder → its images, for folders below another one that hold nothing but numbered images of one name."""
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name in tree.files:
+        if is_image(name):
+            inside[name.rpartition("/")[0]].append(name)
+    return {
+        folder: names
+        for folder, names in inside.items()
+        if folder and len(names) >= LEAST and _numbered(names) and _folder_path(tree, folder, names[0])
+    }
+
+
+def _numbered(names: list[str]) -> bool:
+    """Return whether the names differ in their last number only."""
+    matches = [_NUMBERED.fullmatch(PurePosixPath(name).stem) for name in names]
+    return all(matches) and len({match["word"] for match in matches if match}) == 1
+
+
+def _folder_path(tree: Tree, folder: str, frame: str) -> str:
+    """Return the path of a folder from that of a frame in it; "" if it is not a folder there."""
+    path = tree.files[frame].removesuffix(frame.rpartition("/")[2])
+    return path[:-1] if path.endswith("/") else ""
+
+
+def hints(tree: Tree, name: str) -> list[str]:
+    """Return notes on what a layout of images leaves aside or mistakes: videos, and folders of frames."""
+    if name == CLIPS or tree.options.layout != "auto":
+        return []
+    if videos := videos_of(tree):
+        what = f"{count(len(videos), 'video')} left aside: {shorten(videos)}."
+        return [f"{what} Images and videos are not mixed; to take the videos: --layout {CLIPS}"]
+    if not any(one.count("/") > 1 for one in tree.pictures):
+        return []
+    frames = {folder: names for folder, names in frame_folders(tree).items() if "/" in folder}
+    number = sum(map(len, frames.values()))
+    if number < max(1, _SHARE * len(tree.pictures)) or number < _USUAL * len(frames):
+        return []
+    what = f"{count(number, 'image')} in {count(len(frames), 'folder')} look like frames of clips"
+    return [f"{what} ({next(iter(frames.values()))[0]}). To take each folder as a clip: --layout {CLIPS}"]
