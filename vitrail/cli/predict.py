@@ -48,6 +48,8 @@ def predict(
         vitrail predict runs/trees map.tif --tiles 400 --out shown/
         vitrail predict runs/scene big.tif --out map.tif
         cat photo.jpg | vitrail predict runs/photos -
+        vitrail predict runs/generated --class rare --n 16 --seed 0 --out made/
+        vitrail predict runs/painters photo.jpg --class monet --strength 0.5
         vitrail predict new/ --zero-shot "cat,dog,something else"
 
     Parameters
@@ -70,6 +72,7 @@ def predict(
     trust
         open a .pt2, which can run any code
     """
+    from vitrail.cli.made_images import make_images, refuse_making
     from vitrail.cli.output import say, unread
     from vitrail.cli.path_checks import model_file, model_there
     from vitrail.cli.raster_map import is_map, predict_map
@@ -78,6 +81,9 @@ def predict(
 
     if options.zero_shot is not None:
         return predict_zero_shot((model, *images), options, json, csv, out, device)
+    if options.class_ is not None:
+        return make_images(model, images, options, json, csv, out, device)
+    refuse_making(options)
     if not images:
         raise UsageError(
             "Name images to look at: vitrail predict runs/photos new/*.jpg. See: vitrail predict --help"
