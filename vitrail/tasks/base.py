@@ -183,6 +183,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """True if predictions state lengths or areas: the pixel size is then read from the file of each image."""
     takes_threshold: bool = False
     """True if `decode` leaves out predictions below the threshold of an `Ask`."""
+    finds_objects: bool = False
+    """True if predictions hold `found` boxes of objects, whose `outlines` can be drawn and which can be tracked."""
     agreement: str = "top answers are the same"
     """The text that reports use for outputs that agree (`agree`)."""
     kind: ClassVar[str] = "class"

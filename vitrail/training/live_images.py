@@ -13,6 +13,7 @@ from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.batch import Batch
 from vitrail.data.loader import ImageDataset, listed, load_for
+from vitrail.data.preprocess import strip_numbers
 from vitrail.data.view import scaled
 from vitrail.explainers.rollout import Rollout
 from vitrail.explainers.target import Subject
@@ -53,12 +54,14 @@ class Seen(NamedTuple):
     output: Output
 
     def heat(self, image: Image, prediction: Any) -> Image:
-        """Return a small image with where the network looked."""
+        """Return a small image with where the network looked; of a clip, a strip of the frames that `image` shows."""
         small = scaled(self.batch.geometry[0], SIDE)
         subject = Subject(self.network, self.task, prediction, "")
         grid = Rollout()(subject, self.batch.images)[0].float().numpy()
-        values = onto_original(np.maximum(grid, 0), small, subject.spec.overlap_margin)
-        height, width = small.original
+        shown = grid[strip_numbers(len(grid))] if grid.ndim == 3 else grid[None]
+        maps = [onto_original(np.maximum(one, 0), small, subject.spec.overlap_margin) for one in shown]
+        values = np.concatenate(maps, 1)
+        height, width = values.shape
         drawing = plots.heat(image.resize((width, height)), values)
         drawing.thumbnail((SIDE, SIDE))
         return drawing

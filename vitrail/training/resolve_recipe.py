@@ -20,7 +20,7 @@ from vitrail.data.prepare import Prepared
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
-from vitrail.models.factory import our_name, timm_name
+from vitrail.models.names import our_name, timm_name
 from vitrail.runs.network import build_task
 from vitrail.runs.recipe import (
     Recipe,
