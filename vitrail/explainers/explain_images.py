@@ -17,6 +17,7 @@ from vitrail.core.errors import DataError, SettingError, UnknownNameError, Vitra
 from vitrail.core.files import refuse_unwritable_folder, write_text
 from vitrail.core.text import reason
 from vitrail.explainers.attention_maps import looks_of
+from vitrail.explainers.clip_page import build_clip_page, first_specific, write_animation
 from vitrail.explainers.explanation import Explanation, ImageExplainer, ScoringNetworks
 from vitrail.explainers.explanation_page import build_page, every, recommend
 from vitrail.explainers.faithfulness import Faithfulness, mean_gain
@@ -29,6 +30,9 @@ PAGE, ALL = "page", "all"
 
 NAME_BYTES = 240
 """Largest length of a file name in bytes: file systems allow 255, and a number may be appended."""
+
+LETTERS = 16
+"""Height of the letters above a strip of frames, in pixels."""
 
 CLASSLESS = ("rollout", "attention")
 """Methods that do not depend on the explained class: no class is shown next to their name."""
@@ -50,7 +54,8 @@ class Result:
     """The result for one image: a file and explanations, or an error message.
 
     `unread` is True if the image could not be read, False if the explanation failed. `precisions` tell how images with
-    masked cells were scored; `point` is the operating point, empty for the whole network.
+    masked cells were scored; `point` is the operating point, empty for the whole network. `animation` is a clip with
+    its heat, of one of the explanations.
     """
 
     path: str
@@ -61,6 +66,7 @@ class Result:
     unread: bool = False
     precisions: tuple[Precision, ...] = ()
     point: str = ""
+    animation: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -70,10 +76,12 @@ class Result:
         precision = precision_line(self.precisions)
         scored = {"precision": precision} if precision else {}
         point = {"point": self.point} if self.point else {}
+        moving = {"animation": str(self.animation)} if self.animation else {}
         return {
             "path": self.path,
             "answer": self.answer,
             "file": str(self.file),
+            **moving,
             **point,
             **scored,
             "explanations": entries,
@@ -113,11 +121,22 @@ def _refuse(wish: Wish) -> None:
 
 def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
     stem, answer = "standard-input" if name == "-" else Path(name).stem, str(look.prediction)
+    clip = bool(look.ready.geometry.times)
     if wish.method == PAGE:
-        page = build_page(look, Path(name).name, of=wish.of, check=wish.check)
+        build = build_clip_page if clip else build_page
+        page = build(look, Path(name).name, of=wish.of, check=wish.check)
         path = free_name(wish.folder, stem, ".html")
         write_text(path, page.html)
-        return Result(name, answer, path, page.explanations, precisions=look.precisions, point=look.point)
+        moving = _animation(page.explanations, path) if clip else None
+        return Result(
+            name,
+            answer,
+            path,
+            page.explanations,
+            precisions=look.precisions,
+            point=look.point,
+            animation=moving,
+        )
     if wish.method == ALL:
         found = tuple(every(look, wish.of)[0])
     else:
@@ -125,8 +144,20 @@ def _explained(look: ImageExplainer, name: str, wish: Wish) -> Result:
     if wish.check:
         found = tuple(look.test(one, wish.settings) for one in found)
     file = free_name(wish.folder, stem, f"-{wish.method.replace(':', '.')}.png")
-    plots.write_image(file, _figure(look, found, wish))
-    return Result(name, answer, file, found, precisions=look.precisions, point=look.point)
+    plots.write_image(file, _strips(found) if clip else _figure(look, found, wish))
+    moving = _animation(found, file) if clip else None
+    return Result(name, answer, file, found, precisions=look.precisions, point=look.point, animation=moving)
+
+
+def _animation(found: Sequence[Explanation], beside: Path) -> Path:
+    """Write the animation of one of the explanations of a clip beside its page or figure."""
+    return write_animation(first_specific([one for one in found if one.of == found[0].of]), beside)
+
+
+def _strips(found: Sequence[Explanation]) -> Image.Image:
+    """Return the frames of a clip, and below them a strip of each explanation."""
+    frames = plots.titled(plots.strip(found[0].frames(), found[0].times), str(found[0].prediction), LETTERS)
+    return plots.below(frames, *(plots.titled(one.overlay(), _title(one), LETTERS) for one in found))
 
 
 def _figure(look: ImageExplainer, found: Sequence[Explanation], wish: Wish) -> Image.Image:

@@ -37,6 +37,15 @@ WORDS = (
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """What a page shows: every method that fits, evidence for other choices, and why methods are left out."""
+
+    found: list[Explanation]
+    beside: list[Explanation]
+    refused: list[str]
+
+
+@dataclass(frozen=True)
 class Page:
     """A page, and the explanations on it."""
 
@@ -50,27 +59,21 @@ def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check:
     `of` names another choice to explain. The page is self-contained and needs no internet.
     """
     spec = look.predictor.network.spec
-    found, refused = every(look, of)
-    if check:
-        found = [look.test(one) for one in found]
-    made = {one.method: one.grid.size for one in found}
-    # A map with one cell (small image, deep pyramid) cannot distinguish classes.
-    specific = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
+    gathered = gather(look, of, check)
+    found, beside = gathered.found, gathered.beside
+    made = {one.method for one in found}
     asked = found[0].asked
-    choices = asked.others if asked else look.choices
-    others = [choice for choice in choices if choice != found[0].of][:OTHERS]
-    beside = [look.explain(specific, choice) for choice in others]
     picture = _small(found[0])
     values = {
         "name": name,
         "model": look.predictor.header.name,
         "answer": asked.answer if asked else str(look.prediction),
         "point": look.point,
-        "heading": _heading(found[0]),
+        "heading": heading(found[0]),
         "picture": plots.photo_uri(found[0].marked(plots.shown(picture))),
         "found": [_shown(one, picture) for one in found],
         "beside": [_shown(one, picture) for one in beside],
-        "refused": refused,
+        "refused": gathered.refused,
         "cropped": bool(np.isnan(found[0].heat).any()),
         "words": [words for method, words in WORDS if method in made],
         "has_class": "cls" in spec.prefix,
@@ -81,10 +84,25 @@ def build_page(look: ImageExplainer, name: str, *, of: str | None = None, check:
     return Page(render("explain.html", values), (*found, *beside))
 
 
-def _heading(one: Explanation) -> str:
+def gather(look: ImageExplainer, of: str | None, check: bool) -> Gathered:
+    """Return what a page shows, tested if `check` is True; `of` names another choice to explain."""
+    found, refused = every(look, of)
+    if check:
+        found = [look.test(one) for one in found]
+    made = {one.method: one.grid.size for one in found}
+    # A map with one cell (small image, deep pyramid) cannot distinguish classes.
+    specific = next((name for name in ("relevance", "gradcam") if made.get(name, 0) > 1), "occlusion")
+    asked = found[0].asked
+    choices = asked.others if asked else look.choices
+    others = [choice for choice in choices if choice != found[0].of][:OTHERS]
+    return Gathered(found, [look.explain(specific, choice) for choice in others], refused)
+
+
+def heading(one: Explanation, words: str = "Where it looked") -> str:
+    """Return the heading above the maps of an explanation."""
     if one.asked is not None:
         return one.asked.heading
-    return f"Where it looked for “{one.of}”" if one.of else "Where it looked"
+    return f"{words} for “{one.of}”" if one.of else words
 
 
 def every(look: ImageExplainer, of: str | None = None) -> tuple[list[Explanation], list[str]]:
@@ -107,13 +125,14 @@ def recommend(found: Sequence[Explanation]) -> str:
         return NOTHING
     if not passed:
         return "No method is significantly better than random order here; do not trust these heat maps."
-    best = max(passed, key=_gain)
+    best = max(passed, key=gain)
     rest = [one.method for one in tested if one not in passed]
     more = f" Doubtful here: {', '.join(rest)}." if rest else ""
     return f"Trust {best.method}: of the methods that pass, it finds best what the score depends on.{more}"
 
 
-def _gain(one: Explanation) -> float:
+def gain(one: Explanation) -> float:
+    """Return by how much the order of a tested explanation is better than random ones."""
     assert one.faithful is not None, "only tested explanations are compared"
     return one.faithful.deletion.mean + one.faithful.insertion.mean
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from vitrail.core.errors import SettingError
 from vitrail.explainers.methods import NoSettings
 from vitrail.explainers.target import Seen, Subject
+from vitrail.layers.tokens import Tokens
 from vitrail.runs.network import Network
 
 
@@ -60,4 +61,12 @@ def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
     at_tokens, at_level = gradients[0], gradients[-1]
     if at_tokens is not None:
         return tokens.with_x(at_tokens).map(), tokens.map()
-    return at_level, levels[-1] if levels else tokens.map()
+    if at_level is None or not levels:
+        return None, tokens.map()
+    return _by_clip(at_level, tokens), _by_clip(levels[-1], tokens)
+
+
+def _by_clip(level: Tensor, tokens: Tokens) -> Tensor:
+    """Return the maps of the frames of clips as (b, d, t, row, col); those of images are (b, d, row, col) already."""
+    clips = len(tokens.x)
+    return level if len(level) == clips else level.view(clips, -1, *level.shape[1:]).transpose(1, 2)

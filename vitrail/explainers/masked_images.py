@@ -55,7 +55,7 @@ class MaskedImages:
 
 
 def on_pixels(cells: Tensor, *sides: int) -> Tensor:
-    """Enlarge (m, row, col) cells to `sides` pixels without smoothing: (m, height, width); clips have frames in front."""
+    """Enlarge (m, row, col) or (m, t, row, col) cells to `sides` pixels without smoothing: (m, *sides)."""
     for axis, side in enumerate(sides, 1):
         cells = cells.repeat_interleave(_edges(cells.shape[axis], side), axis)
     return cells

@@ -90,7 +90,8 @@ class Occlusion:
         images = MaskedImages(image, masks, mean_colour(image)[None], none, "occlusion")
         scores = subject.masked_scores(images)
         falls = scores[0] - scores[1:]
-        return torch.tensordot(falls, covered, 1) / covered.sum(0)
+        total: Tensor = torch.tensordot(falls, covered, 1)
+        return total / covered.sum(0)
 
     def _wide(self, cells: Grid) -> int:
         most = min(cells)

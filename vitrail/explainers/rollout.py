@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitrail.core.errors import SettingError
 from vitrail.explainers.grids import Grid, after_joining, before_joining, spread
-from vitrail.explainers.streaming import Inputs, Step, pull_through
+from vitrail.explainers.streaming import Inputs, Step, pull_through, with_unasked
 from vitrail.explainers.target import Subject
 from vitrail.layers.sdpa import AttentionMap, Recorder
 from vitrail.layers.tokens import Features, Tokens, class_tokens
@@ -117,7 +117,11 @@ def recorded(maps: Sequence[AttentionMap], settings: RolloutSettings = RolloutSe
 
 def _dense_pull(one: AttentionMap, settings: RolloutSettings) -> Callable[[Tensor], Tensor]:
     fused = one._replace(weights=settings.fuse(one.weights))
-    return lambda row: _mixed(row, fused.left_multiply(row), settings.skip)
+
+    def pull(row: Tensor) -> Tensor:
+        return _mixed(row, with_unasked(fused.left_multiply(row), one.unasked(row)), settings.skip)
+
+    return pull
 
 
 def _streamed(step: Step, settings: RolloutSettings, softmax: bool) -> Layer:

@@ -21,13 +21,13 @@ def pieces(
     q: Tensor, k: Tensor, bias: Tensor | None, where: Callable[[], TokenIndex]
 ) -> Iterator[AttentionMap]:
     """Yield the attention of (b·g, h, q, e) to (b·g, h, k, e) for a few queries of every group at a time."""
-    rows, cols, size, source = where()
+    place = where()
     groups, heads, n_q = q.shape[:3]
     step = max(1, AT_ONCE // (groups * heads * k.shape[2]))
     for first in range(0, n_q, step):
         asked = slice(first, first + step)
         part = bias if bias is None or bias.shape[-2] == 1 else bias[..., asked, :]
-        yield AttentionMap(softmax(q[:, :, asked], k, k, part), rows[..., asked], cols, size, source)
+        yield AttentionMap(softmax(q[:, :, asked], k, k, part), *place.only(asked))
 
 
 class Piecewise(Recorder):
@@ -112,10 +112,13 @@ class Puller(Recorder):
         super().__init__()
         self.row, self.fuse = row, fuse
         self.pulled: Tensor | None = None
+        self.unasked: Tensor | None = None
 
     def add(self, weights: Tensor, place: TokenIndex) -> None:
         """Pull through a whole call, and skip the rest of the block: values, projection, MLP."""
-        self._take(AttentionMap(weights, *place))
+        whole = AttentionMap(weights, *place)
+        self.unasked = whole.unasked(self.row)
+        self._take(whole)
         raise _AttentionRecorded
 
     def attend(
@@ -123,8 +126,9 @@ class Puller(Recorder):
     ) -> Tensor:
         """Pull in pieces, and skip the rest of the block: values, projection, MLP."""
         place = where()
+        self.unasked = AttentionMap(q, *place).unasked(self.row)
         asking = self._asking(place, q)
-        few = place._replace(rows=place.rows[..., asking])
+        few = place.only(asking)
         some = bias if bias is None or bias.shape[-2] == 1 else bias[..., asking, :]
         for piece in pieces(q[:, :, asking], k, some, lambda: few):
             self._take(piece)
@@ -143,9 +147,17 @@ class Puller(Recorder):
 
 
 def pull_through(step: Step, row: Tensor, fuse: Callable[[Tensor], Tensor]) -> Tensor:
-    """Repeat one attention call and pull a row vector through it: (b, n_q) -> (b, n_k)."""
+    """Repeat one attention call and pull a row vector through it: (b, n_q) -> (b, n_k).
+
+    Tokens without a query keep their part of the row.
+    """
     puller = Puller(row, fuse)
     with suppress(_AttentionRecorded):
         step.again(puller)
     assert puller.pulled is not None, "a block calls attention once"
-    return puller.pulled
+    return with_unasked(puller.pulled, puller.unasked)
+
+
+def with_unasked(pulled: Tensor, unasked: Tensor | None) -> Tensor:
+    """Return a pulled row with the part of the tokens without a query, if queries and keys are the same tokens."""
+    return pulled if unasked is None or unasked.shape != pulled.shape else pulled + unasked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -63,6 +64,14 @@ class SelfAttention(nn.Module):
         """Tokens of (b, n, d) -> (b, n, d), and the keys of every token, the mean over heads: (b, n, e)."""
         q, k, v = self._parts(tokens.x)
         return self._mix(q, k, v, tokens, record), k.mean(1)
+
+    def within(self, x: Tensor, record: Recorder | None, where: Callable[[], TokenIndex]) -> Tensor:
+        """Mix the tokens of each group, whose places `where` gives to a recorder: (b·g, n, d) -> (b·g, n, d)."""
+        q, k, v = self._parts(x)
+        mixed: Tensor = self.out(
+            rearrange(attend(q, k, v, record=record, where=where), "g h n e -> g n (h e)")
+        )
+        return mixed
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (b, n, d) -> (b, h, n, e) of each
         q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)

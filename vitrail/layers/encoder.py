@@ -258,7 +258,7 @@ class ColumnEncoder(Encoder):
         if not self.spec.prefix:
             return super().summarise(images, blocks, given=given)
         tokens, tapped = self.blocks.summarise(self.begin(images, given), blocks)
-        return Features(tokens.with_x(self.norm(tokens.x)), self._levels(tapped, blocks))
+        return Features(tokens.with_x(self.norm(tokens.x)), self.levels_of(tapped, blocks))
 
     def tap(
         self,
@@ -269,15 +269,19 @@ class ColumnEncoder(Encoder):
         record: Recorder | None = None,
     ) -> Features:
         """(b, channels, height, width) -> Features whose levels are the normalised maps after `blocks`."""
+        self.check_blocks(blocks)
+        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), self.levels_of(tapped, blocks))
+
+    def check_blocks(self, blocks: tuple[int, ...]) -> None:
+        """Raise a SettingError for blocks, counted from 1, that cannot be read, and without any."""
         depth = len(self.blocks)
         if not blocks or not all(1 <= block <= depth for block in blocks):
             raise SettingError(
                 f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
             )
-        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
-        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), self._levels(tapped, blocks))
 
-    def _levels(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def levels_of(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return the normalised maps after these blocks."""
         levels = (tapped[block] for block in blocks)
         return tuple(level.with_x(self.norm(level.x)).map() for level in levels)

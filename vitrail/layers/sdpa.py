@@ -19,13 +19,20 @@ class TokenIndex(NamedTuple):
 
     There are `g` groups of queries (one for full attention, one per window for window attention); -1 is padding. If
     every image kept other tokens, the indices have a batch axis in front. After tokens were merged, rows and columns
-    are numbered in their order, and `source` tells for each of all tokens, which of them stands for it.
+    are numbered in their order, and `source` tells for each of all tokens, which of them stands for it. A token may
+    be a query of several groups, whose outputs are averaged: `share` then tells how much each counts.
     """
 
     rows: Tensor  # (g, q) or (b, g, q)
     cols: Tensor  # (g, k) or (b, g, k)
     size: tuple[int, int]  # number of query tokens, number of key tokens, before any were dropped or merged
     source: Tensor | None = None  # (b, n) the row and column of each token, after tokens were merged
+    share: Tensor | None = None  # (g, q) the part of each row in that of its token; None: 1
+
+    def only(self, asked: Tensor | slice) -> TokenIndex:
+        """Return the indices of some of the queries of every group."""
+        share = None if self.share is None else self.share[..., asked]
+        return self._replace(rows=self.rows[..., asked], share=share)
 
 
 class AttentionMap(NamedTuple):
@@ -40,6 +47,7 @@ class AttentionMap(NamedTuple):
     cols: Tensor  # (g, k) or (b, g, k) the token of each key, -1 for padding
     size: tuple[int, int]  # (n_q, n_k)
     source: Tensor | None = None  # (b, n) as in `TokenIndex`
+    share: Tensor | None = None  # (g, q) as in `TokenIndex`
     grid: tuple[int, ...] = ()  # of the patch tokens, after `prefix` other tokens; () if unknown
     prefix: int = 0
 
@@ -48,12 +56,23 @@ class AttentionMap(NamedTuple):
         """The number of query groups per image."""
         return self.rows.shape[-2]
 
+    def unasked(self, row: Tensor) -> Tensor:
+        """Return a row vector with 0 for all tokens that have a query: (b, n_q) -> (b, n_q).
+
+        The others, such as a class token during attention over time, leave the call as they are.
+        """
+        if self.source is not None:
+            return torch.zeros_like(row)
+        rows = (self.rows % (self.size[0] + 1)).flatten(-2)
+        asked = row.new_zeros(*rows.shape[:-1], self.size[0] + 1).scatter(-1, rows, 1.0)
+        return row * (1 - asked[..., :-1])
+
     def dense(self) -> Tensor:
         """Return the full matrix (b, h, n_q, n_k), zero for pairs that do not attend; for display and tests."""
         if self.source is not None:
             return self._unmerged(self._of_merged().dense())
         n_q, n_k = self.size
-        weights = rearrange(self.weights, "(b g) h q k -> b h (g q k)", g=self.groups)
+        weights = rearrange(self._counted(), "(b g) h q k -> b h (g q k)", g=self.groups)
         # Padding, -1, goes to an additional last row or column, which is removed below.
         at = (self.rows % (n_q + 1))[..., :, None] * (n_k + 1) + (self.cols % (n_k + 1))[..., None, :]
         at = at.view(-1, 1, weights.shape[2]).expand_as(weights)
@@ -73,6 +92,15 @@ class AttentionMap(NamedTuple):
         wide = self.weights[:, :, of_row][..., source] / self._counts()[0, source]
         every = torch.arange(len(source), device=source.device)[None]
         return self._replace(weights=wide, rows=rows[None], cols=every, source=None)
+
+    def _counted(self) -> Tensor:
+        """Return the weights times the share of each row: (b·g, h, q, k)."""
+        if self.share is None:
+            return self.weights
+        each = (
+            rearrange(self.weights, "(b g) h q k -> b g h q k", g=self.groups) * self.share[:, None, :, None]
+        )
+        return each.flatten(0, 1)
 
     def _of_merged(self) -> AttentionMap:
         """Return the same call as a map of the merged tokens themselves."""
@@ -109,7 +137,11 @@ class AttentionMap(NamedTuple):
             column = self._of_merged().right_multiply(self._summed(v) / self._counts())
             return column.gather(1, self.source)
         transposed = self._replace(
-            weights=self.weights.transpose(-2, -1), rows=self.cols, cols=self.rows, size=self.size[::-1]
+            weights=self._counted().transpose(-2, -1),
+            rows=self.cols,
+            cols=self.rows,
+            size=self.size[::-1],
+            share=None,
         )
         return transposed.left_multiply(v)
 
@@ -124,6 +156,8 @@ class AttentionMap(NamedTuple):
         rows = (self.rows % (n_q + 1)).view(-1, self.groups * q).expand(b, -1)
         heads = self.weights.shape[1]
         left = padded.gather(1, rows).view(-1, q) / heads  # (b·g, q)
+        if self.share is not None:
+            left = (left.view(b, -1, q) * self.share).view(-1, q)
         left = left.to(self.weights.dtype).repeat(1, heads)
         # One product over heads and queries: the mean over heads is never stored.
         product = (left[:, None] @ self.weights.reshape(-1, heads * q, k)).view(b, -1)

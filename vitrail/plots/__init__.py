@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vitrail.plots.boxes import DrawnBox, compare_boxes, draw_boxes
-from vitrail.plots.clips import animation, strip
+from vitrail.plots.clips import RATE, animation, seconds, strip
 from vitrail.plots.colours import (
     ACCENT,
     FAINT,
@@ -17,6 +17,7 @@ from vitrail.plots.colours import (
     INK,
     PAPER,
     SECOND,
+    SERIES,
 )
 from vitrail.plots.encoding import (
     data_uri,
@@ -79,7 +80,9 @@ __all__ = [
     "INK",
     "LONGEST",
     "PAPER",
+    "RATE",
     "SECOND",
+    "SERIES",
     "THIN",
     "Bar",
     "DrawnBox",
@@ -107,6 +110,7 @@ __all__ = [
     "png_of",
     "reach",
     "reliability",
+    "seconds",
     "shown",
     "signed",
     "similarity_tiles",

@@ -38,9 +38,7 @@ def strip(
     tall = tiles[0].height
     below = LINE + (BARS + GAP if shares else 0)
     columns, rows = min(across, len(tiles)), -(-len(tiles) // across)
-    sheet = Image.new(
-        "RGB", (columns * (TILE + GAP) - GAP, rows * (tall + below + 2 * GAP) - 2 * GAP), PAPER
-    )
+    sheet = Image.new("RGB", (columns * (TILE + GAP) - GAP, rows * (tall + below + 2 * GAP) - 2 * GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for place, tile in enumerate(tiles):
         row, column = divmod(place, across)
@@ -113,7 +111,10 @@ def _bars(
     most, wide = max(*shares, 1 / len(shares)), (right - left) / len(places)
     for turn, place in enumerate(places):
         tall = round(shares[place] / most * (bottom - top))
-        start, stop = left + round(turn * wide), left + round((turn + 1) * wide) - (2 if len(places) > 1 else 1)
+        start, stop = (
+            left + round(turn * wide),
+            left + round((turn + 1) * wide) - (2 if len(places) > 1 else 1),
+        )
         if tall:
             colour = SECOND if place == now else ACCENT
             draw.rectangle((start, bottom - tall, max(start, stop), bottom), fill=colour)

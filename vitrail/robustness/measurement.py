@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +126,8 @@ def sample_of(rows: Sequence[Row], most: int, seed: int = 0) -> list[Row]:
 def grid_of(predictors: Sequence[Predictor]) -> Grid:
     """Return the grid that all networks share, the coarsest of theirs: patches, or squares of a convolutional one."""
     grids = [cell_grid(one.network.spec, torch.empty(1, *one.preprocess.size)) for one in predictors]
-    return min(grids, key=lambda grid: grid[0] * grid[1])
+    rows, cols = min(grids, key=prod)
+    return rows, cols
 
 
 def batches_of(predictor: Predictor, rows: Sequence[Row], root: Path) -> Iterator[Scored]:
