@@ -223,13 +223,21 @@ class Predictor:
     def answering(self) -> Predictor:
         """Return this predictor; RunError, with the way out, for a model that predicts nothing about an image."""
         if not self.task.answers:
-            model = self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
+            model = self.called
+            if self.task.makes:
+                way = command("predict", model, "--class", self.labels[0], "--n", 16, "--out", "made/")
+                raise RunError(f"{model} makes images of its classes and predicts nothing about one: {way}")
             again = command("train", "photos/", "--weights", model, "--tune", "full")
             raise RunError(
                 f"{model} was trained for {self.task.name}, which predicts nothing about an image. Train it further "
                 f"on images with labels: {again}"
             )
         return self
+
+    @property
+    def called(self) -> Path:
+        """The path of the model for users: of its run, if it is one."""
+        return self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
 
     @property
     def labels(self) -> tuple[str, ...]:

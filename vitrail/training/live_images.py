@@ -99,7 +99,9 @@ class Live:
             return []
         self.drawn = True
         if session.task.makes:
-            return [f"Images that the network makes of each class, made again now and then: {self.run.live_path}"]
+            return [
+                f"Images that the network makes of each class, made again now and then: {self.run.live_path}"
+            ]
         what = "label and prediction" if session.task.answers else "hidden patches, guess and truth"
         return [f"Validation images with {what}, updated after each epoch: {self.run.live_path}"]
 

@@ -17,11 +17,23 @@ from torch import Tensor
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
 from vitrail.models.mae import TASK as PRETRAIN
-from vitrail.weights import keras_files, mae_files, rules
+from vitrail.weights import dit_files, keras_files, mae_files, rules
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.read_request import CLASSIFY, CONVERTED
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import clip, detr, eomt, google, huggingface, keras, mae, official, rf_detr, timm
+from vitrail.weights.tables import (
+    clip,
+    detr,
+    dit,
+    eomt,
+    google,
+    huggingface,
+    keras,
+    mae,
+    official,
+    rf_detr,
+    timm,
+)
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official", "keras"]
 
@@ -65,6 +77,8 @@ def convert(
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
     if found.config.family == "mae" and found.task == PRETRAIN:
         tensors = mae_files.whole(found.config, to, tensors)
+    if found.config.family == "dit":
+        tensors = dit_files.whole(found.config, to, tensors)
     if found.config.family == "clip":
         tensors = clip.published(tensors, to)
     if to == "google":
@@ -111,6 +125,8 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("mae", "official"): mae.OFFICIAL if "mask" in head else mae.ENCODER,
         ("mae", "timm"): mae.ENCODER,
         ("mae", "huggingface"): _hub_mae(config, head),
+        ("dit", "official"): dit.OFFICIAL,
+        ("dit", "huggingface"): dit.HUB,
     }
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):

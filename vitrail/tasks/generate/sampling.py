@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,13 +54,17 @@ class Making:
         """
         made = replace(self, **{name: value for name, value in stated.items() if value is not None})
         if not 2 <= made.steps <= STEPS:
-            raise SettingError(f"An image is made in 2 to {STEPS} steps, not {made.steps}. Use for example 50.")
+            raise SettingError(
+                f"An image is made in 2 to {STEPS} steps, not {made.steps}. Use for example 50."
+            )
         if made.sampler not in ("ddpm", "ddim"):
             raise SettingError(f"There is no sampler called {made.sampler!r}. Choose ddpm or ddim.")
         if not 0 <= made.guidance < float("inf"):
             raise SettingError(f"Guidance is a number from 0, not {made.guidance:g}. Use for example 2.")
         if not 0 < made.strength <= 1:
-            raise SettingError(f"A strength is above 0 and at most 1, not {made.strength:g}. Use for example 0.5.")
+            raise SettingError(
+                f"A strength is above 0 and at most 1, not {made.strength:g}. Use for example 0.5."
+            )
         return made
 
     def schedule(self) -> Schedule:
@@ -68,9 +73,11 @@ class Making:
 
 
 class Noises:
-    """The noise of each image, from a generator of its own: it follows from seed and number, whatever others there are."""
+    """The noise of each image, from a generator of its own, so that it follows from seed and number alone."""
 
-    def __init__(self, seed: int, numbers: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self, seed: int, numbers: Sequence[int], shape: tuple[int, ...], device: torch.device
+    ) -> None:
         self.shape, self.device = shape, device
         self.drawn = [torch.Generator().manual_seed(derive(seed, "made", number)) for number in numbers]
 
@@ -94,9 +101,7 @@ def made(
         first = schedule.first_step(making.strength)
         last = torch.full_like(labels, first - 1)
         x = schedule.noisy(image.to(x.device).expand_as(x), last, x)
-    for x in sample(predict, chain, x, noises, first=first):
-        pass
-    return x
+    return deque(sample(predict, chain, x, noises, first=first), 1)[0]
 
 
 def _told(network: nn.Module, labels: Tensor) -> Predict:

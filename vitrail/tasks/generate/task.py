@@ -27,7 +27,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
 from vitrail.tasks.generate.diffusion import Estimate, linear_schedule, losses
 from vitrail.tasks.generate.evaluation import BOUND, ERROR, LEVEL, GenerateEvaluation
-from vitrail.tasks.generate.prediction import WIDE, Denoised
+from vitrail.tasks.generate.prediction import WIDE, Denoised, pixels_of
 from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Making, Noises, made
 from vitrail.tasks.generate.settings import STEPS, GenerateSettings
 from vitrail.tasks.generate.targets import GenerateTargets
@@ -182,7 +182,13 @@ class Generate(Task[int, Denoised], GenerateTargets):
     # Made images
 
     def made(
-        self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, shape: tuple[int, ...],
+        self,
+        network: nn.Module,
+        label: int,
+        seed: int,
+        numbers: Sequence[int],
+        making: Making,
+        shape: tuple[int, ...],
         image: Tensor | None = None,
     ) -> Tensor:
         """Return the images with these numbers of a class and a seed: (b, *shape), about -1 to 1.
@@ -195,7 +201,7 @@ class Generate(Task[int, Denoised], GenerateTargets):
         return made(network, labels, len(self.labels), noises, making, image)
 
     def sheet(self, network: nn.Module, shape: tuple[int, ...], across: int = ACROSS) -> Image:
-        """Return images of each class, a row each, made in few steps; the numbers of the first classes if there are many."""
+        """Return images of each class in few steps, a row each; of the first classes if there are many."""
         own = Making.of(self.settings)
         making = own.changed(sampler="ddim", steps=min(QUICK, own.steps))
         rows = []
@@ -222,10 +228,3 @@ class Generate(Task[int, Denoised], GenerateTargets):
 
     def evaluation(self) -> GenerateEvaluation:
         return GenerateEvaluation(self.labels)
-
-
-def pixels_of(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return numbers from -1 to 1 as pixels: (b, c, h, w) -> uint8 (b, h, w, c)."""
-    shown = (images.float().clamp(-1, 1) + 1) * 127.5
-    found: np.ndarray[Any, np.dtype[np.uint8]] = shown.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return found
