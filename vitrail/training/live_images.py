@@ -52,10 +52,11 @@ class Seen(NamedTuple):
     output: Output
 
     def heat(self, image: Image, prediction: Any) -> Image:
-        """Return a small image with where the network looked."""
+        """Return a small image with where the network looked; of a clip, in its middle frame."""
         small = scaled(self.batch.geometry[0], SIDE)
         subject = Subject(self.network, self.task, prediction, "")
         grid = Rollout()(subject, self.batch.images)[0].float().numpy()
+        grid = grid[len(grid) // 2] if grid.ndim == 3 else grid
         values = onto_original(np.maximum(grid, 0), small, subject.spec.overlap_margin)
         height, width = small.original
         drawing = plots.heat(image.resize((width, height)), values)
