@@ -168,9 +168,7 @@ def start(subject: Subject, features: Features) -> Tensor:
     tokens, spec = features.tokens, subject.spec
     row = tokens.x.new_zeros(tokens.x.shape[:2])
     classes = class_tokens(spec.prefix)
-    # The vector of a clip is made of the class tokens of its frames, if the network pools them itself.
-    of_frames = spec.frames > 0 and spec.pooled_width > 0 and not spec.pooled_patches
-    if (subject.network.head.from_prefix or of_frames) and classes:
+    if subject.network.head.from_prefix and classes:
         row[:, classes] = 1.0 / len(classes)
     else:
         row[:, tokens.prefix :] = 1.0 / (row.shape[1] - tokens.prefix)
