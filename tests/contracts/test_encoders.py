@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from math import prod
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from vitrail.models.dinov2 import DinoV2Config
 from vitrail.models.dit import DiTConfig
 from vitrail.models.eomt import EoMTConfig
 from vitrail.models.factory import build, describe, presets_of, rebuild
+from vitrail.models.frames import FrameConfig
 from vitrail.models.mae import MAEConfig
 from vitrail.models.mixer import MixerConfig
 from vitrail.models.rf_detr import RfDetrConfig
@@ -31,6 +33,11 @@ from vitrail.models.t2t import T2TConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.models.wetmapformer import WetMapFormerConfig
+
+
+def _inner(config) -> dict[str, object]:
+    return {"family": config.family, "config": asdict(config)}
+
 
 # Settings and another size that fits. Axes are distinct primes where legal: a swapped one cannot hide.
 TINY = {
@@ -178,6 +185,20 @@ TINY = {
         ),
         (33, 130),
     ),
+    "frames": (
+        FrameConfig(3, "mean", _inner(ViTConfig((21, 35), 7, 5, width=33, depth=2, heads=3, drop_path=0.1))),
+        (14, 49),
+    ),
+    "frames-registers": (
+        FrameConfig(3, "attention", _inner(DinoV2Config((21, 35), 7, 5, 33, depth=2, heads=3, registers=2))),
+        (14, 49),
+    ),
+    "frames-pyramid": (
+        FrameConfig(
+            2, "attention", _inner(SwinConfig((48, 72), 2, 5, 14, depths=(2, 1), heads=(1, 2), window=3))
+        ),
+        (24, 48),
+    ),
     "mixer": (MixerConfig((21, 35), 7, 5, width=33, depth=2, places=19, hidden=41, drop_path=0.1), None),
     **{
         # Without a class token: its row has no relative places, so the last block's would learn nothing from it.
@@ -198,7 +219,7 @@ def case(request) -> tuple[Encoder, torch.Tensor, tuple[int, int] | None]:
     with torch.no_grad():  # some parts start at zero, which would hide what stands before them
         for parameter in encoder.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return encoder, torch.randn(2, config.channels, *config.size), other
+    return encoder, torch.randn(2, *encoder.spec.shape(config.size)), other
 
 
 def test_every_family_is_here():
@@ -216,10 +237,9 @@ def test_the_spec_tells_the_truth(case):
     tokens = features.tokens
     b, n, d = tokens.x.shape
     assert (b, d, tokens.prefix) == (len(images), spec.width, len(spec.prefix))
-    assert tokens.grid == tuple(
-        -(-(side - 2 * spec.overlap_margin) // spec.strides[-1]) for side in images.shape[2:]
-    )
-    assert n == tokens.prefix + tokens.grid[0] * tokens.grid[1]
+    grid = tuple(-(-(side - 2 * spec.overlap_margin) // spec.strides[-1]) for side in images.shape[-2:])
+    assert tokens.grid == ((spec.frames, *grid) if spec.frames else grid)
+    assert n == tokens.prefix + prod(tokens.grid)
     assert (features.pooled is None) == (spec.pooled_width == 0)
     assert Pool(spec)(features).shape == (b, Pool(spec).width)
     assert len(features.levels) in (0, len(spec.strides))
@@ -267,9 +287,11 @@ def test_another_size(case):
         with pytest.raises(SettingError, match="no other size"):
             encoder(torch.nn.functional.pad(images, (0, stride)))
     else:
-        features = encoder(images.new_ones(1, images.shape[1], *other))
+        features = encoder(images.new_ones(1, *encoder.spec.shape(other)))
         rest = 2 * encoder.spec.overlap_margin
-        assert features.tokens.grid == tuple(-(-(side - rest) // encoder.spec.strides[-1]) for side in other)
+        assert features.tokens.grid[-2:] == tuple(
+            -(-(side - rest) // encoder.spec.strides[-1]) for side in other
+        )
 
 
 def test_a_size_that_does_not_fit_is_refused(case):
@@ -283,7 +305,7 @@ def test_a_size_that_does_not_fit_is_refused(case):
 def test_other_channels_are_refused(case):
     encoder, images, _ = case
     with pytest.raises(SettingError, match="channels"):
-        encoder(images[:, :2])
+        encoder(images[..., :2, :, :])
 
 
 def test_strange_inputs_are_refused(case):
@@ -345,12 +367,13 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
         "rf_detr",
         "detr",
         "eomt",
+        "frames-registers",
     ],
 )
 def test_compiles_into_one_graph(name):
     config, _ = TINY[name]
     encoder = build(config).eval()
-    images = torch.randn(2, config.channels, *config.size)
+    images = torch.randn(2, *encoder.spec.shape(config.size))
     compiled = torch.compile(encoder, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images).tokens.x, encoder(images).tokens.x)
 

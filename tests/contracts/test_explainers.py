@@ -38,7 +38,7 @@ def case(request) -> tuple[Subject, torch.Tensor]:
         parameter.add_(0.05 * torch.randn_like(parameter))
     output = {"logits": torch.tensor([[0.1, 0.9, 0.2]])}
     prediction = task.decode(output, [None], ASK)[0]
-    return Subject(network, task, prediction, request.param), torch.randn(1, config.channels, *config.size)
+    return Subject(network, task, prediction, request.param), torch.randn(1, *network.spec.shape(config.size))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_fits_gives_a_map_of_the_picture(case):
     assert len(of_attention) == (0 if subject.spec.attention == "none" else 3)
     for method in compatible_methods(subject.network):
         found = build_explainer(method)(subject, images)
-        assert found.ndim == 3, method
+        assert found.ndim == (4 if subject.spec.frames else 3), method
         assert found.isfinite().all(), method
         assert found.any(), method
         if method != "occlusion":  # which knows what speaks against an answer, too

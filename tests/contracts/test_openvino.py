@@ -30,7 +30,7 @@ def test_every_encoder_is_translated_and_rounded(name, tmp_path, monkeypatch):
     )
     for parameter in network.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
-    shape = (9, config.channels, *config.size)
+    shape = (9, *network.spec.shape(config.size))
     images, others = torch.randn(2, *shape)
     wanted = network({"images": images})["logits"]
     kept = tmp_path / "kept.openvino"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from vitrail.data.boxes import iou_table, make_found
 from vitrail.infer.motion import ahead, corrected, start
 from vitrail.infer.tracking import Tracker
+from vitrail.plots.boxes import DrawnBox
+from vitrail.plots.tracks import draw_tracks
 
 RATE = 30.0
 
@@ -125,3 +128,15 @@ def test_simulated_objects_keep_their_numbers_through_noise_and_occlusion():
 def test_the_same_boxes_get_the_same_numbers():
     frames, _ = simulated(3)
     assert followed(frames) == followed(frames)
+
+
+def test_drawings_of_a_clip_have_one_size_and_outlines_replace_frames():
+    frame = Image.new("RGB", (64, 48), "black")
+    ring = np.array([[20.0, 10.0], [40.0, 10.0], [30.0, 30.0]])
+    shape = DrawnBox((20, 10, 40, 30), "1 car", "#00ff00", shape=(ring,))
+    plain = draw_tracks(frame, [])
+    drawn = draw_tracks(frame, [shape, DrawnBox((-5, -5, 200, 200), "2 car", "#ff0000")])
+    assert drawn.size == plain.size
+    scale = drawn.width // 64
+    assert drawn.getpixel((30 * scale, 30 * scale)) == (0, 255, 0)
+    assert drawn.getpixel((40 * scale - 2, 30 * scale - 2)) == (0, 0, 0), "no frame where there is an outline"

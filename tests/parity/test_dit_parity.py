@@ -14,6 +14,19 @@ from vitrail.layers.adaptive_norm import NoiseHead
 from vitrail.models.dit import DiT, DiTConfig, time_sines
 from vitrail.models.factory import build, count_macs, count_params, create_encoder
 from vitrail.runs.network import Network
+from vitrail.tasks.generate.diffusion import (
+    Chain,
+    Estimate,
+    Predict,
+    Sampler,
+    even_times,
+    guided,
+    linear_schedule,
+    losses,
+    respace,
+    sample,
+    spaced_times,
+)
 from vitrail.weights.rules import load, save
 from vitrail.weights.tables import dit as tables
 
@@ -111,3 +124,91 @@ def test_sizes(name):
     params, macs = SIZES[name]
     assert (count_params(encoder) + count_params(head)) / 1e6 == pytest.approx(params, rel=1e-3)
     assert count_macs(encoder, 32) / 1e9 == pytest.approx(macs, rel=0.02)
+
+
+def told_by(network: Network, label: Tensor) -> Predict:
+    def predict(noisy: Tensor, time: Tensor) -> Estimate:
+        output = network({"images": noisy, "time": time, "label": label})
+        return Estimate(output["noise"], output["spread"])
+
+    return predict
+
+
+@torch.no_grad()
+def test_official_guidance(shared: Find):
+    network = golden_network(shared)
+    golden = load_file(shared("goldens/dit.io.safetensors"))
+    x, time, label = (golden[f"cfg_{name}"] for name in ("x", "t", "y"))
+    predict = guided(told_by(network, label[:2]), told_by(network, label[2:]), 4.0)
+    close(torch.cat(predict(x[:2], time[:2]), 1), golden["out_cfg4"][:2], 1e-4)
+
+
+TABLES = {
+    "betas": lambda one: one.betas,
+    "alphas_cumprod": lambda one: one.kept,
+    "alphas_cumprod_prev": lambda one: one.kept_before,
+    "posterior_variance": lambda one: one.posterior_variance,
+    "posterior_log_variance_clipped": lambda one: one.posterior_log_variance,
+    "posterior_mean_coef1": lambda one: one.of_start,
+    "posterior_mean_coef2": lambda one: one.of_noisy,
+    "sqrt_alphas_cumprod": lambda one: one.kept.sqrt(),
+    "sqrt_one_minus_alphas_cumprod": lambda one: (1 - one.kept).sqrt(),
+    "sqrt_recip_alphas_cumprod": lambda one: (1 / one.kept).sqrt(),
+    "sqrt_recipm1_alphas_cumprod": lambda one: (1 / one.kept - 1).sqrt(),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_official_schedule(shared: Find, name: str):
+    golden = load_file(shared("goldens/dit_diffusion.io.safetensors"))
+    close(TABLES[name](linear_schedule()), golden[f"T1000/{name}"], 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("250", spaced_times(1000, [250])),
+        ("50", spaced_times(1000, [50])),
+        ("10", spaced_times(1000, [10])),
+        ("ddim25", even_times(1000, 25)),
+        ("10,20,30", spaced_times(1000, [10, 20, 30])),
+    ],
+)
+def test_official_respacing(shared: Find, name: str, times: list[int]):
+    golden = load_file(shared("goldens/dit_diffusion.io.safetensors"))
+    few = respace(linear_schedule(), times)
+    assert torch.equal(few.times, golden[f"respaced_{name}/timestep_map"])
+    for table in ("betas", "posterior_log_variance_clipped"):
+        close(TABLES[table](few), golden[f"respaced_{name}/{table}"], 1e-12)
+
+
+@torch.no_grad()
+def test_official_losses(shared: Find):
+    golden = load_file(shared("goldens/dit_diffusion.io.safetensors"))
+    step, noise, schedule = golden["train_t"], golden["train_noise"], linear_schedule()
+    noisy = schedule.noisy(golden["x0"], step, noise)
+    close(noisy, golden["q_sample"], 1e-6)
+    told = told_by(golden_network(shared), golden["train_y"])(noisy, step)
+    found = losses(schedule, told, golden["x0"], step, noise)
+    close(found.mse, golden["train/mse"], 1e-4)
+    close(found.bound, golden["train/vb"], 1e-4)
+    close(found.mse + found.bound, golden["train/loss"], 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("sampler", "scale"), [("ddpm", 4.0), ("ddim", 1.5)])
+def test_official_chains(shared: Find, sampler: Sampler, scale: float):
+    network = golden_network(shared)
+    golden = load_file(shared("goldens/dit_diffusion.io.safetensors"))
+    label = golden["chain_y"]
+    predict = guided(told_by(network, label[:2]), told_by(network, label[2:]), scale)
+    chain = Chain(respace(linear_schedule(), spaced_times(1000, [10])), sampler)
+    wanted, start = golden[f"chain_{sampler}_10"][:, :2], golden["chain_start"][:2]
+    noises = golden["chain_noises"][:, :2]
+    drawn = iter(noises)
+    images = torch.stack(list(sample(predict, chain, start, lambda: next(drawn))))
+    # Numbers of random weights grow to 2,000 in a chain; a step from the golden's own state shows each step alone.
+    close(images, wanted, 1e-5 * float(wanted.abs().max()))
+    for turn, before in enumerate([start, *wanted[:-1]]):
+        alone = sample(predict, chain, before, lambda turn=turn: noises[turn], first=10 - turn)
+        close(next(alone), wanted[turn], 3e-4)

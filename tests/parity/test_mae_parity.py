@@ -18,8 +18,9 @@ from vitrail.infer.predictor import Predictor
 from vitrail.layers.heads import LinearHead
 from vitrail.layers.masked_decoder import MaskedDecoder, patchify, unpatchify
 from vitrail.layers.position import grid_sines
-from vitrail.models.factory import build, count_macs, count_params, create_encoder, our_name
+from vitrail.models.factory import build, count_macs, count_params, create_encoder
 from vitrail.models.mae import MAE, MAEConfig
+from vitrail.models.names import our_name
 from vitrail.runs.published import published_model
 from vitrail.weights import checkpoints
 from vitrail.weights.convert import convert

@@ -8,7 +8,8 @@ from vitrail.core import catalog
 from vitrail.core.errors import SettingError
 from vitrail.data.builtin import materialise
 from vitrail.data.prepare import prepare
-from vitrail.models.factory import create_encoder, timm_name
+from vitrail.models.factory import create_encoder
+from vitrail.models.names import timm_name
 from vitrail.runs.recipe import compose, recipe_for, recipes
 from vitrail.runs.train_options import TrainOptions, network_settings
 from vitrail.training.resolve_recipe import plan

@@ -47,6 +47,7 @@ def predict(
         vitrail predict runs/cells new/ --yolo labelled/
         vitrail predict runs/trees map.tif --tiles 400 --out shown/
         vitrail predict runs/scene big.tif --out map.tif
+        vitrail predict runs/street drive.mp4 --track --out followed/ --csv tracks.csv
         cat photo.jpg | vitrail predict runs/photos -
         vitrail predict new/ --zero-shot "cat,dog,something else"
 
@@ -72,23 +73,21 @@ def predict(
     """
     from vitrail.cli.output import say, unread
     from vitrail.cli.path_checks import model_file, model_there
+    from vitrail.cli.predict_tracks import predict_tracks
     from vitrail.cli.raster_map import is_map, predict_map
     from vitrail.cli.zero_shot import predict_zero_shot
-    from vitrail.core.errors import UsageError
 
     if options.zero_shot is not None:
         return predict_zero_shot((model, *images), options, json, csv, out, device)
-    if not images:
-        raise UsageError(
-            "Name images to look at: vitrail predict runs/photos new/*.jpg. See: vitrail predict --help"
-        )
-    _refuse_both(options)
+    _refuse_misused(images, options)
     model_there(model)
     _refuse_unwritable(csv)
     from vitrail.infer.predictor import load
     from vitrail.tasks.ask import asked_of
 
     predictor = load(model_file(model), device, trust=trust, point=options.point).answering()
+    if options.track:
+        return predict_tracks(predictor, images, options, json, csv, out)
     if out is not None and is_map(out):
         return predict_map(predictor, images, out, options, json, csv)
     sources = _sources(predictor, model, images)
@@ -149,10 +148,14 @@ def _refuse_unwritable(csv: str | None) -> None:
         refuse_unwritable(Path(csv))
 
 
-def _refuse_both(options: AnswerOptions) -> None:
-    """Raise a UsageError for a latency together with what it chooses, or with tiles, of which an image has many."""
+def _refuse_misused(images: Sequence[str], options: AnswerOptions) -> None:
+    """Raise a UsageError without images, and for a latency with what it chooses, or with tiles, several an image."""
     from vitrail.core.errors import UsageError
 
+    if not images:
+        raise UsageError(
+            "Name images to look at: vitrail predict runs/photos new/*.jpg. See: vitrail predict --help"
+        )
     if options.latency is None:
         return
     for name in ("point", "tiles"):

@@ -94,14 +94,14 @@ def _rows(pattern: str) -> list[dict[str, Any]]:
 
 def _of(row: Checkpoint, pattern: str) -> bool:
     """Return whether weights belong to a network whose name, timm's or ours, matches the pattern."""
-    from vitrail.models.factory import our_name
+    from vitrail.models.names import our_name
 
     name = row.model or ""
     return any(fnmatchcase(one, pattern) for one in (name, our_name(name)[0]))
 
 
 def _published(row: Checkpoint) -> dict[str, Any]:
-    from vitrail.models.factory import our_name
+    from vitrail.models.names import our_name
     from vitrail.weights.download import cached
 
     where = "here" if cached(row.repo, row.files) else "at the hub"

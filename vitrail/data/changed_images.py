@@ -19,7 +19,7 @@ from vitrail.data.doctor import Progress, workers
 from vitrail.data.image_facts import look_windows
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import content_hash, cut_out, files_of, load, read
+from vitrail.data.open_image import content_hash, cut_out, files_of, is_clip, load, read, row_hash
 from vitrail.data.parts import is_raster
 
 CLOCKS = 60.0
@@ -60,12 +60,20 @@ def load_unchanged(
     Raises:
         DataError: as `source.load`, or the content has changed.
     """
+    if is_clip(row.path, row.part):
+        if row.hash and row_hash(root, row.path, row.part) != row.hash:
+            raise _changed(row)
+        return load(root, row.path, channels, row.part)
     data = read(root, row.path, row.part, raw=raw)
     if row.hash and content_hash(_as_hashed(root, row, data, raw), row.path, row.part) != row.hash:
-        raise DataError(f"{row.path} is no longer the image that the run saw. Put it back.")
+        raise _changed(row)
     if is_raster(row.part):
         return load(root, row.path, channels, row.part, raw=raw, bands=bands)
     return cut_out(decode(data, channels, row.path, raw, bands), row.path, row.part)
+
+
+def _changed(row: Row) -> DataError:
+    return DataError(f"{row.path} is no longer the image that the run saw. Put it back.")
 
 
 def _as_hashed(root: Path, row: Row, data: bytes, raw: bool) -> bytes:
@@ -94,10 +102,10 @@ def find_changes(
         if (state := looked(row)) != "read":
             return state
         try:
-            data = read(root, row.path, row.part)
+            found = row_hash(root, row.path, row.part)
         except DataError:
             return "missing"
-        return "same" if row.hash in {"", content_hash(data, row.path, row.part)} else "changed"
+        return "same" if row.hash in {"", found} else "changed"
 
     states: list[str] = []
     with ThreadPoolExecutor(workers()) as pool:

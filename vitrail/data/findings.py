@@ -11,6 +11,7 @@ from typing import Any
 from vitrail.data.image_facts import FLAT, NO_DATA, Facts
 from vitrail.data.labels import count, natural, shorten
 from vitrail.data.manifest import KEPT, QUARANTINED, Row
+from vitrail.data.open_image import is_clip
 from vitrail.data.parts import is_raster
 
 TINY_CLASS = 10
@@ -70,6 +71,11 @@ def unreadable(rows: Sequence[Row]) -> Iterator[Finding]:
             tuple(row.id for row in broken),
             grave=True,
         )
+
+
+def noun_of(rows: Sequence[Any]) -> str:
+    """Return what the rows or entries of a data set are called: clips, if its first row is one, or images."""
+    return "clip" if rows and is_clip(rows[0].path, rows[0].part) else "image"
 
 
 def truths(found: Iterable[Finding]) -> Iterator[Finding]:
@@ -164,24 +170,23 @@ def leaks(rows: Sequence[Row], groups: Groups) -> Iterator[Finding]:
 
 def pictures(rows: Sequence[Row], facts: Sequence[Facts]) -> Iterator[Finding]:
     """Report conversions, images of one colour and images of an unusual size."""
+    noun = noun_of(rows)
     by_note: dict[str, list[str]] = defaultdict(list)
     for row, one in zip(rows, facts, strict=True):
         for note in one.notes:
             by_note[note].append(row.id)
     for note, ids in sorted(by_note.items()):
         which = "all of them" if len(ids) == len(facts) else shorten(ids, 2)
-        yield Finding("converted", f"{count(len(ids), 'image')}: {note} ({which}).", tuple(ids))
+        yield Finding("converted", f"{count(len(ids), noun)}: {note} ({which}).", tuple(ids))
     read = [(row.id, one) for row, one in zip(rows, facts, strict=True) if not one.error]
     flat = [name for name, one in read if one.spread < FLAT]
     if flat:
-        text = (
-            f"{count(len(flat), 'image')} of nearly one colour: {shorten(flat)}. Check that they belong here."
-        )
+        text = f"{count(len(flat), noun)} of nearly one colour: {shorten(flat)}. Check that they belong here."
         yield Finding("flat", text, tuple(flat), grave=True)
     usual = median(min(one.size) for _, one in read) if read else 0
     odd = [name for name, one in read if _is_odd(one.size, usual)]
     if odd:
-        text = f"{count(len(odd), 'image')} of an odd size: {shorten(odd)}. Little of them is left in a square input."
+        text = f"{count(len(odd), noun)} of an odd size: {shorten(odd)}. Little of them is left in a square input."
         yield Finding("odd size", text, tuple(odd))
 
 

@@ -107,13 +107,27 @@ def read_folder(root: Path, path: str, part: str, count: int, key: int = -1) -> 
     first = Part.of(part, path).numbers[0]
     chosen = choose(np.arange(len(names) + 1) / RATE, count, key).tolist()
     images = {i: decode(bytes_of(root, names[i]), name=names[i]) for i in sorted(set(chosen))}
-    sizes = {one.image.shape: names[i] for i, one in images.items()}
+    sizes: dict[tuple[int, ...], str] = {}
+    for i, one in images.items():
+        sizes.setdefault(one.image.shape, names[i])
     if len(sizes) > 1:
-        (one, first_name), (other, second_name) = list(sizes.items())[:2]
+        (size, usual), (other, odd) = list(sizes.items())[:2]
         raise DataError(
-            f"{path} has frames of two sizes: {first_name} is {one[1]}x{one[0]}, {second_name} {other[1]}x{other[0]}. "
+            f"{path} has frames of two sizes: {usual} is {size[1]}x{size[0]}, {odd} {other[1]}x{other[0]}. "
             "Make all of one size."
         )
     notes = dict.fromkeys(note for one in images.values() for note in one.notes)
     frames = np.stack([images[i].image for i in chosen])
     return Clip(frames, tuple((first + i) / RATE for i in chosen), (*notes, *repeated(len(names), count)))
+
+
+def notes_on(root: Path, path: str, part: str) -> tuple[str, ...]:
+    """Return what a check says about a part of a folder; DataError if there is no such part."""
+    names = part_of(root, path, part)
+    stop = Part.of(part, path).numbers[1]
+    gone = stop - Part.of(part, path).numbers[0] - len(names)
+    return (
+        f"a folder states no times: {RATE:.0f} frames a second are assumed",
+        *repeated(len(names), 2),
+        *([f"{gone} of the frames of its part are not there"] if gone else []),
+    )

@@ -20,7 +20,7 @@ from vitrail.core.cache import unkept
 from vitrail.core.errors import DataError, MissingExtraError
 from vitrail.data.containers import as_npy
 from vitrail.data.decode import RULES, Decoded, decode, glance
-from vitrail.data.open_image import content_hash, cut_out, read
+from vitrail.data.open_image import clip_notes, content_hash, cut_out, is_clip, load_clip, read, row_hash
 from vitrail.data.parts import is_window, raster_window
 from vitrail.data.rasters.read_windows import Seen, read_windows
 
@@ -113,19 +113,42 @@ class Memory:
 
 def look(root: Path, path: str, memory: Memory, part: str = "") -> Facts:
     """Return the facts of one image, decoded only if its content is not cached; errors are returned, not raised."""
+    clip = is_clip(path, part)
     try:
-        data = read(root, path, part)
+        data = b"" if clip else read(root, path, part)
+        content = row_hash(root, path, part) if clip else content_hash(data, path, part)
     except DataError as error:
         return Facts(error=str(error))
-    content = content_hash(data, path, part)
     facts = memory.recall(content)
     if facts is None:
         try:
-            facts = _decoded(data, path, part, content)
+            facts = _of_clip(root, path, part, content) if clip else _decoded(data, path, part, content)
         except MissingExtraError as error:  # not cached, because the extra may be installed later
             return Facts(content, error=str(error).replace(path, _ITSELF))
         memory.add(facts)
     return facts
+
+
+_FRAMES = 9  # frames that are decoded of a clip, an odd number because pages show the middle one
+
+
+def _of_clip(root: Path, path: str, part: str, content: str) -> Facts:
+    """Return the facts of a clip: small ones are equal only if several frames are, others are compared by one."""
+    try:
+        frames = load_clip(root, path, part, _FRAMES).frames
+        notes = clip_notes(root, path, part)
+    except MissingExtraError:
+        raise
+    except DataError as error:
+        return Facts(content, error=str(error).replace(path, _ITSELF))
+    views = [grey(Decoded(frame, ())) for frame in frames]
+    view, spread = views[_FRAMES // 2], float(np.mean([one.std() for one in views]))
+    small = min(frames.shape[1:3]) < SMALL
+    pixels = (
+        blake2b(repr(frames.shape).encode() + frames.tobytes(), digest_size=16).hexdigest() if small else ""
+    )
+    sketch = 0 if small or float(view.std()) < FLAT else sketch_of(view)
+    return Facts(content, pixels, sketch, frames.shape[1:3], notes, spread)
 
 
 Mapped = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]

@@ -25,7 +25,7 @@ from vitrail.data.rasters.bands import Band
 from vitrail.data.rasters.preview import preview_of
 from vitrail.data.rasters.sources import JOIN
 from vitrail.data.rasters.stack import open_stack
-from vitrail.data.videos import Clip, is_video, read_clip
+from vitrail.data.videos import Clip, is_video, read_clip, video_facts
 
 _BOX = re.compile(r"(.+)!(\d+),(\d+),(\d+),(\d+)")
 
@@ -133,7 +133,7 @@ def row_hash(root: Path, path: str, part: str = "") -> str:
         return content_hash(b"".join(blake2b(data, digest_size=16).digest() for data in each), path, part)
     where = place(root, path)
     if where.inside:
-        return content_hash(_whole(root, path, False), path, part)
+        return content_hash(blake2b(_whole(root, path, False), digest_size=16).digest(), path, part)
     try:
         status = where.file.stat()
         return content_hash(_digest(where.file, status.st_mtime_ns, status.st_size), path, part)
@@ -172,12 +172,26 @@ def load_clip(root: Path, path: str, part: str, count: int, key: int = -1, chann
     if _is_folder(path, part):
         clip = frame_folders.read_folder(root, path, part, count, key)
     else:
-        where = place(root, path)
-        source = _whole(root, path, False) if where.inside else where.file
-        clip = read_clip(source, part, count, key=key, name=path)
+        clip = read_clip(_video(root, path), part, count, key=key, name=path)
     if channels == 3:
         return clip
     return clip._replace(frames=np.stack([as_array(frame, channels) for frame in clip.frames]))
+
+
+def _video(root: Path, path: str) -> Path | bytes:
+    where = place(root, path)
+    return _whole(root, path, False) if where.inside else where.file
+
+
+def clip_notes(root: Path, path: str, part: str) -> tuple[str, ...]:
+    """Return what a check says about a clip: conversions, its number of frames and their times.
+
+    Raises:
+        DataError: as `load_clip`.
+    """
+    if _is_folder(path, part):
+        return frame_folders.notes_on(root, path, part)
+    return video_facts(_video(root, path), part, name=path).notes
 
 
 def load(

@@ -261,8 +261,13 @@ def shape_of(image: NDArray[Any]) -> tuple[int, int]:
 
 def strip_of(frames: NDArray[Any], most: int = STRIP) -> NDArray[Any]:
     """Return at most so many frames of a clip (t, height, width, channels), evenly chosen, side by side."""
-    count = min(len(frames), most)
-    return np.concatenate([frames[(2 * turn + 1) * len(frames) // (2 * count)] for turn in range(count)], 1)
+    return np.concatenate([frames[at] for at in strip_numbers(len(frames), most)], 1)
+
+
+def strip_numbers(frames: int, most: int = STRIP) -> list[int]:
+    """Return which of so many frames `strip_of` shows."""
+    count = min(frames, most)
+    return [(2 * turn + 1) * frames // (2 * count) for turn in range(count)]
 
 
 def usual_fraction(fit: Fit) -> float:

@@ -29,6 +29,7 @@ SUFFIXES = frozenset(
 
 ONE_FRAME = "one frame only, which is repeated"
 
+_ROUNDING = 1e-6  # seconds, so that the middle of a span on the start of a frame gives this frame
 _FAST = 60.5  # frames a second; above it, a note says what happens to them
 _LONG = 600.0  # seconds in one row, of which a network sees a handful of frames
 _UNEVEN, _SHARE, _HOLE = 0.25, 0.05, 4.0
@@ -97,7 +98,7 @@ def choose(times: NDArray[np.float64], count: int, key: int = -1) -> NDArray[np.
     drawn = np.random.default_rng(derive(key, "frames")) if key >= 0 else None
     within = np.full(count, 0.5) if drawn is None else drawn.random(count)
     at = times[0] + (np.arange(count) + within) * (times[-1] - times[0]) / count
-    found = np.searchsorted(times, at, side="right") - 1
+    found = np.searchsorted(times, at + _ROUNDING, side="right") - 1
     chosen: NDArray[np.int64] = np.clip(found, 0, len(times) - 2).astype(np.int64)
     return chosen
 

@@ -28,8 +28,8 @@ class Motion(NamedTuple):
     def box(self) -> Array:
         """Return the expected box (left, top, right, bottom)."""
         x, y, aspect, height = self.mean[:4]
-        half = np.array([aspect * height, height]) / 2
-        return np.concatenate(([x, y] - half, [x, y] + half))
+        wide = aspect * height
+        return np.array([x - wide / 2, y - height / 2, x + wide / 2, y + height / 2])
 
 
 def start(box: Array) -> Motion:

@@ -37,6 +37,9 @@ class AnswerOptions:
         must have learnt from captions. From 50 images on, those that fit no class are told
     template
         with --zero-shot: the text of a class, such as "a satellite photo of {}"; may be given several times
+    track
+        follow the boxes of a detector through videos: an object keeps its number, also if it is hidden for less than a
+        second; --csv has a row for each object and frame, --out a video with boxes
     coco
         write predicted boxes, and masks if the model has them, as labels to this COCO file
     yolo
@@ -53,6 +56,7 @@ class AnswerOptions:
     reference: str | None = None
     zero_shot: str | None = None
     template: tuple[str, ...] = ()
+    track: bool = False
     coco: str | None = None
     yolo: str | None = None
 

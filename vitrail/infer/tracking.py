@@ -100,6 +100,10 @@ def _expected(track: Track, frames: float) -> Track:
     return replace(track, motion=ahead(motion, frames))
 
 
+def _boxes(tracks: Sequence[Track]) -> NDArray[np.float64]:
+    return np.stack([one.motion.box() for one in tracks])
+
+
 def _assigned(
     tracks: Sequence[Track], found: FoundBoxes, places: NDArray[np.int64], least: float
 ) -> tuple[list[tuple[Track, int]], list[Track], NDArray[np.int64]]:
@@ -111,7 +115,7 @@ def _assigned(
 
     if not tracks or not len(places):
         return [], list(tracks), places
-    overlaps = iou_table(np.stack([one.motion.box() for one in tracks]), found.xyxy[places])
+    overlaps = iou_table(_boxes(tracks), found.xyxy[places])
     alike = np.array([one.kind for one in tracks])[:, None] == found.kinds[places][None]
     gain = np.where(alike & (overlaps >= least), overlaps - least + 1e-9, 0.0)
     rows, cols = linear_sum_assignment(gain, maximize=True)
@@ -125,7 +129,7 @@ def _single(seen: Sequence[Track], hidden: Sequence[Track]) -> list[Track]:
     """Return the objects without the younger of two that lie on each other, one seen and one hidden."""
     if not seen or not hidden:
         return [*seen, *hidden]
-    overlaps = iou_table(*(np.stack([one.motion.box() for one in some]) for some in (seen, hidden)))
+    overlaps = iou_table(_boxes(seen), _boxes(hidden))
     out: set[tuple[bool, int]] = set()
     for row, col in zip(*np.nonzero(overlaps > SAME), strict=True):
         one, other = seen[row], hidden[col]

@@ -90,7 +90,7 @@ def is_known_name(model: str) -> bool:
         return True
     import timm
 
-    from vitrail.models.factory import timm_name
+    from vitrail.models.names import timm_name
 
     return bool(timm.is_model(timm_name(model))) or _is_added(model)
 

@@ -17,6 +17,7 @@ A task may have these optional members, which are looked up by name (`getattr`):
     tiles(…), join_tiles(…)  where the tiles of a large image lie, and its prediction from those of its tiles
     write_labels(…)   predictions as files that programs for labelling read ("coco", "yolo")
     glance(…)         a small image of truth beside prediction, shown while a training runs
+    sheet(…)          images that the network makes, shown while a training runs and on pages
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
     settled(output)   for which images the prediction does not hang on the last bit of a number, (b,), for exports
     class_shares(…), pixel_shares(…)  classes of windows or pixels, for maps of rasters: `vitrail.tasks.class_maps`
@@ -164,6 +165,10 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     inputs: tuple[str, ...] = ("images",)
     answers: bool = True
     """False if the task gives no prediction for an image, as in pretraining."""
+    makes: bool = False
+    """True if the task makes images of its classes (`made`)."""
+    networks: tuple[str, str] = ("vit_digits", "vit_s16")
+    """The networks that are trained from scratch unless one is named: for small images, and for others."""
     couples: bool = False
     """True if the loss couples the images of a batch: such a batch is never split into micro-batches."""
     fresh: bool = False
@@ -178,6 +183,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     """True if predictions state lengths or areas: the pixel size is then read from the file of each image."""
     takes_threshold: bool = False
     """True if `decode` leaves out predictions below the threshold of an `Ask`."""
+    finds_objects: bool = False
+    """True if predictions hold `found` boxes of objects, whose `outlines` can be drawn and which can be tracked."""
     agreement: str = "top answers are the same"
     """The text that reports use for outputs that agree (`agree`)."""
     kind: ClassVar[str] = "class"

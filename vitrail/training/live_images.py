@@ -6,12 +6,14 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL.Image import Image
 
 from vitrail import plots
 from vitrail.core.errors import VitrailError
 from vitrail.data.batch import Batch
 from vitrail.data.loader import ImageDataset, listed, load_for
+from vitrail.data.preprocess import strip_numbers
 from vitrail.data.view import scaled
 from vitrail.explainers.rollout import Rollout
 from vitrail.explainers.target import Subject
@@ -52,13 +54,14 @@ class Seen(NamedTuple):
     output: Output
 
     def heat(self, image: Image, prediction: Any) -> Image:
-        """Return a small image with where the network looked; of a clip, in its middle frame."""
+        """Return a small image with where the network looked; of a clip, a strip of the frames that `image` shows."""
         small = scaled(self.batch.geometry[0], SIDE)
         subject = Subject(self.network, self.task, prediction, "")
         grid = Rollout()(subject, self.batch.images)[0].float().numpy()
-        grid = grid[len(grid) // 2] if grid.ndim == 3 else grid
-        values = onto_original(np.maximum(grid, 0), small, subject.spec.overlap_margin)
-        height, width = small.original
+        shown = grid[strip_numbers(len(grid))] if grid.ndim == 3 else grid[None]
+        maps = [onto_original(np.maximum(one, 0), small, subject.spec.overlap_margin) for one in shown]
+        values = np.concatenate(maps, 1)
+        height, width = values.shape
         drawing = plots.heat(image.resize((width, height)), values)
         drawing.thumbnail((SIDE, SIDE))
         return drawing
@@ -67,7 +70,8 @@ class Seen(NamedTuple):
 class Live:
     """Draws the same few images, spread over the validation split.
 
-    A task may draw truth and prediction in a way that is quick (`glance`). For others the prediction is drawn as for
+    A task may draw truth and prediction in a way that is quick (`glance`), or images that its network makes (`sheet`).
+    For others the prediction is drawn as for
     `vitrail predict` (`render`), with the label above, and beside it where the network looked, if attention shows that.
     """
 
@@ -82,24 +86,39 @@ class Live:
         began = time.monotonic()
         last = session.step >= session.schedule.total
         costly = self.glance is None and self.spent > SHARE * (began - self.began)
-        silent = not session.task.answers and self.glance is None
+        silent = not session.task.answers and not session.task.makes and self.glance is None
         if silent or (self.drawn and costly and not last):
             return []
-        drawings = self._drawings(session)
-        if not drawings:
+        sheet = self._made(session) if session.task.makes else self._sheet(session)
+        if sheet is None:
             return []
-        looks = self.glance is not None or Rollout.fits(session.evaluated())
-        across = ACROSS if looks else NARROW
-        rows = [plots.beside(*drawings[i : i + across]) for i in range(0, len(drawings), across)]
-        sheet = plots.below(*rows)
         sheet.thumbnail((WIDTH, WIDTH))
         plots.write_image(self.run.live_path, sheet)
         self.spent += time.monotonic() - began
         if self.drawn:
             return []
         self.drawn = True
+        if session.task.makes:
+            return [f"Images that the network makes of each class, made again now and then: {self.run.live_path}"]
         what = "label and prediction" if session.task.answers else "hidden patches, guess and truth"
         return [f"Validation images with {what}, updated after each epoch: {self.run.live_path}"]
+
+    def _made(self, session: Session) -> Image:
+        """Return images that the network makes."""
+        network, steps = session.evaluated(), self.validation.preprocess
+        with torch.inference_mode(), evaluating(network):
+            sheet: Image = session.task.sheet(network, (steps.channels, *steps.size))
+        return sheet
+
+    def _sheet(self, session: Session) -> Image | None:
+        """Return the images in rows, or None if none can be read."""
+        drawings = self._drawings(session)
+        if not drawings:
+            return None
+        looks = self.glance is not None or Rollout.fits(session.evaluated())
+        across = ACROSS if looks else NARROW
+        rows = [plots.beside(*drawings[i : i + across]) for i in range(0, len(drawings), across)]
+        return plots.below(*rows)
 
     def _drawings(self, session: Session) -> list[Image]:
         network = session.evaluated()

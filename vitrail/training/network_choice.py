@@ -17,6 +17,7 @@ from vitrail.layers.encoder import Encoder
 from vitrail.models.factory import build, config_of, create_encoder, takes_clips, with_frames
 from vitrail.runs.recipe import settings_of
 from vitrail.runs.train_options import TrainOptions, image_size, network_settings
+from vitrail.tasks.base import Task
 from vitrail.training.head_transfer import PublishedHead
 from vitrail.weights.local_registry import known
 from vitrail.weights.preprocessing import deviations, published_preprocess
@@ -71,12 +72,17 @@ def named_network(options: TrainOptions) -> NamedNetwork:
     return NamedNetwork(options.model or stated.get("name"), settings, size)
 
 
-def fresh_network(side: int, wanted: NamedNetwork) -> tuple[NetworkChoice, list[str]]:
-    """Choose a network to train from scratch on images with this short side; return it with the reasons."""
+def fresh_network(
+    side: int, wanted: NamedNetwork, networks: tuple[str, str] = Task.networks
+) -> tuple[NetworkChoice, list[str]]:
+    """Choose a network to train from scratch on images with this short side; return it with the reasons.
+
+    `networks` are those of the task for small and for other images.
+    """
     reasons = []
     model = wanted.name
     if model is None:
-        model = "vit_digits" if side <= TINY else "vit_s16"
+        model = networks[0] if side <= TINY else networks[1]
         reasons.append(f"network {model}: the images are {side} px on their short side")
     with torch.device("meta"):
         image = wanted.size if wanted.settings else None

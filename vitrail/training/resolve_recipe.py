@@ -20,7 +20,7 @@ from vitrail.data.prepare import Prepared
 from vitrail.data.targets import Targets
 from vitrail.data.truth import Truth
 from vitrail.layers.encoder import Encoder
-from vitrail.models.factory import our_name, timm_name
+from vitrail.models.names import our_name, timm_name
 from vitrail.runs.network import build_task
 from vitrail.runs.recipe import (
     Recipe,
@@ -108,9 +108,10 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     named = for_raster(prepared, named_network(options), options.weights)
     named = for_clips(prepared, named, options, side)
     _refuse_draft(options.tune, task.name)  # before weights are fetched
-    raster, fresh = prepared.layout.raster is not None, load("task", task.name).fresh or named.clips
+    kind, raster = load("task", task.name), prepared.layout.raster is not None
+    fresh = kind.fresh or named.clips
     network, reasons = (
-        fresh_network(side, named)
+        fresh_network(side, named, kind.networks)
         if from_scratch(source, options, raster=raster, fresh=fresh)
         else pretrained_network(options.weights or measured_weights(options) or "auto", named)
     )
@@ -375,7 +376,7 @@ def default_recipe(wanted: _Wanted) -> str:
         return "after_pretraining"
     preset = our_name(network.name)[0]
     own = recipe_for(preset if family_of(preset) else timm_name(network.name), tune)
-    if own is not None and not builtin:
+    if own is not None and (not builtin or load("task", wanted.task).fresh):
         return own
     convolutional = network.encoder.convolutional
     if tune == "full":

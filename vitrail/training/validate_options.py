@@ -11,7 +11,8 @@ from vitrail.core.catalog import KINDS, family_of, load
 from vitrail.core.config import Settings, fault
 from vitrail.core.errors import SettingError, UnknownNameError, UsageError
 from vitrail.layers.sentence_tower import require_transformers
-from vitrail.models.factory import config_of, our_name
+from vitrail.models.factory import config_of
+from vitrail.models.names import our_name
 from vitrail.runs.device import device_for
 from vitrail.runs.recipe import (
     DataSettings,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vitrail.core import catalog
-from vitrail.models.factory import config_of, our_name, timm_name
+from vitrail.models.factory import config_of
+from vitrail.models.names import our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.detectors import Detector, detector, detectors
 from vitrail.weights.files import FOLDER_FILES, OPEN_CLIP

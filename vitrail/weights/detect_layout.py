@@ -13,7 +13,8 @@ import torch
 from vitrail.core import catalog
 from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
-from vitrail.models.factory import config_of, our_name, rebuild
+from vitrail.models.factory import config_of, rebuild
+from vitrail.models.names import our_name
 from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_timm_folder
 from vitrail.weights.files import Opened

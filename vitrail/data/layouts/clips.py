@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from vitrail.core import catalog
 from vitrail.data.labels import count, shorten
 from vitrail.data.layouts.base import CLIPS, Entry, Layout, Tree
+from vitrail.data.layouts.clip_cuts import cut
 from vitrail.data.layouts.clip_files import as_clips, frame_folders, videos_of
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.split_lists import with_lists
@@ -33,7 +34,7 @@ def look(tree: Tree) -> Layout | None:
     Folders of frames are clips only if the option `layout` says so.
 
     Raises:
-        DataError: there is only one class, or labels cannot be read.
+        DataError: there is only one class, labels cannot be read, or videos are to be cut and PyAV is not installed.
     """
     if tree.clips:
         return None
@@ -49,10 +50,12 @@ def look(tree: Tree) -> Layout | None:
     if reading is None:
         return None
     reading = reading if tree.table else with_lists(source, reading)
-    lengths = {taken.files[folder]: len(names) for folder, names in frame_folders(around).items()}
+    folders = {} if videos_of(around) else frame_folders(around)
+    lengths = {taken.files[folder]: len(names) for folder, names in folders.items()}
     entries = [_whole(entry, lengths) for entry in reading.found]
     entries, tied = _grouped(entries, tree.options.groups)
-    notes = (*reading.notes, *tied, *([] if tree.table else _aside(around, taken)))
+    entries, pieces = cut(tree.root, entries, tree.options.seconds)
+    notes = (*reading.notes, *tied, *pieces, *([] if tree.table else _aside(around, taken)))
     return replace(reading, name=CLIPS, found=tuple(entries), notes=notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from vitrail.data.layouts.base import Layout, Tree
 from vitrail.data.layouts.table import image_column
 from vitrail.data.table_files import code_of, group_column, is_table, read_table, split_column
 
+_DRAW = re.compile(r"(?P<kind>(?:.*/)?(?:train|val|test)list_?)(?P<number>\d+)\.txt", re.IGNORECASE)
 _LISTS = (".txt", ".csv", ".lst")
 
 
@@ -33,7 +35,8 @@ def with_lists(tree: Tree, layout: Layout) -> Layout:
     splits: dict[str, str] = {}
     groups: dict[str, str] = {}
     used: list[str] = []
-    for name in (one for one in tree.files if one not in layout.tables):
+    later = _other_draws(tree)
+    for name in (one for one in tree.files if one not in layout.tables and one not in later):
         found = _in_table(tree, name, find) or _in_list(tree, name, find)
         if found is None:
             continue
@@ -54,7 +57,23 @@ def with_lists(tree: Tree, layout: Layout) -> Layout:
         one._replace(split=splits.get(one.path, one.split), group=groups.get(one.path, one.group))
         for one in layout.found
     )
-    return replace(layout, found=entries, notes=(*layout.notes, *_notes(paths, splits, groups, used)))
+    notes = [*_notes(paths, splits, groups, used), *_unused(later if splits else [])]
+    return replace(layout, found=entries, notes=(*layout.notes, *notes))
+
+
+def _other_draws(tree: Tree) -> list[str]:
+    """Return the lists of other draws of the split: trainlist02.txt and 03 beside trainlist01.txt."""
+    draws: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for name in tree.files:
+        if match := _DRAW.fullmatch(name):
+            draws[match["kind"].casefold()].append((int(match["number"]), name))
+    return [name for lists in draws.values() for _, name in sorted(lists)[1:]]
+
+
+def _unused(lists: list[str]) -> list[str]:
+    if not lists:
+        return []
+    return [f"{shorten(lists)} left aside: other draws of the split. To take one, remove those before it."]
 
 
 def _notes(paths: set[str], splits: dict[str, str], groups: dict[str, str], used: list[str]) -> list[str]:

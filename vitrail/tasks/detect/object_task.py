@@ -88,6 +88,7 @@ class FindObjects(Task[T, Objects], ObjectTargets[T]):
     proof_weights: tuple[int, float] = (2, 1e-12)
     """In a proof queries count by this power of their confidence, and means are divided by at least this sum."""
     takes_threshold = True
+    finds_objects = True
     begins_from = ("detect", "instances", "panoptic")
     head_settings = ("width", "layers", "hidden", "points", "anchor", "margin")
     agreement = f"sets of boxes are the same (class, and corners to {SAME:g} of a side)"

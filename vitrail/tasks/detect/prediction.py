@@ -130,6 +130,10 @@ class Objects:
         """Return the boxes at these places, given as indices or as a mask."""
         return replace(self, found=take_found(self.found, kept))
 
+    def outlines(self, place: int) -> tuple[NDArray[np.float64], ...]:
+        """Return the outline of an object, closed lines of corners (n, 2) in pixels; none if it has a box alone."""
+        return ()
+
     def __str__(self) -> str:
         counts = [f"{number} {name}" for name, number in self.counts().items()]
         return ", ".join(counts) if counts else "nothing found"

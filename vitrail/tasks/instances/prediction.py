@@ -66,6 +66,10 @@ class Shapes(Objects):
             np.copyto(labels[top:bottom, left:right], number, where=there.view(np.bool_))
         return labels
 
+    def outlines(self, place: int) -> tuple[NDArray[np.float64], ...]:
+        """Return the outline of an object, closed lines of corners (n, 2) in pixels, around its parts and holes."""
+        return tuple(rings_of(self.masks[place]))
+
     def only(self, kept: NDArray[Any]) -> Self:
         """Return the objects at these places, given as indices or as a mask."""
         places = np.arange(len(self.masks))[kept].tolist()

@@ -1,0 +1,1 @@
+"""Generation: images of one's own classes, made from noise."""
