@@ -175,11 +175,11 @@ class ImageExplainer:
         # Occlusion cells fill the whole input; overlapping tokens leave a rim around their centres.
         rim = 0.0 if method == "occlusion" else subject.spec.overlap_margin
         geometry, times = self.ready.geometry, self.ready.geometry.times
-        image = self.predictor.preprocess.visible(self.ready.image)
         if times:
-            heat, image = on_frames(grid, geometry, rim), small_frames(image, geometry)
+            heat, image = on_frames(grid, geometry, rim), small_frames(self.ready.image, geometry)
         else:
             heat = onto_original(np.maximum(grid, 0), geometry, rim)
+            image = self.predictor.preprocess.visible(self.ready.image)
         asked = self.predictor.task.asked(subject.prediction, self.output)
         named = asked.choice if asked else of or self._first
         return Explanation(method, self.prediction, grid, heat, image, named, asked=asked, times=times)

@@ -55,7 +55,8 @@ def write_made(folder: Path, recipe: Recipe, made: Iterable[Image]) -> list[Path
         DataError: a file with such a name is there that was not made by vitrail, so nothing is overwritten.
     """
     make_folder(folder)
-    paths, shown = [], []
+    paths: list[Path] = []
+    shown: list[Image] = []
     for number, one in enumerate(made):
         path = folder / f"{recipe.stem}-{number:04}.png"
         _refuse_other(path)

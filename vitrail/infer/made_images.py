@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from vitrail.infer.predictor import Predictor
 from vitrail.models.factory import count_params
 from vitrail.tasks.generate.prediction import pixels_of
 from vitrail.tasks.generate.sampling import Making
+from vitrail.tasks.image_makers import MakesImages
 
 BLOCK = 8
 """Images that are made together. A block is always whole: float32 rounds otherwise in batches of another size."""
@@ -31,12 +33,18 @@ def making_of(predictor: Predictor, **stated: Any) -> Making:
         RunError: the model makes no images.
         SettingError: a value is out of range.
     """
-    if not predictor.task.makes:
+    maker_of(predictor)
+    return Making.of(predictor.task.settings).changed(**stated)
+
+
+def maker_of(predictor: Predictor) -> MakesImages:
+    """Return the task of a model that makes images. RunError, with the way out, for another model."""
+    if not isinstance(predictor.task, MakesImages):
         raise RunError(
             f"{predictor.called} was trained for {predictor.task.name} and makes no images. Train a model that does: "
             f"{command('train', 'photos/', '--task', 'generate')}"
         )
-    return Making.of(predictor.task.settings).changed(**stated)
+    return predictor.task
 
 
 def place_of(predictor: Predictor, name: str) -> int:
@@ -70,13 +78,14 @@ def made_images(
     label = place_of(predictor, name)
     if n < 1:
         raise SettingError(f"--n {n}: give the number of images, 1 or more.")
-    start = None if image is None else predictor.ready(image).pixels
-    steps = predictor.preprocess
-    shape = (steps.channels, *steps.size)
+    task, steps = maker_of(predictor), predictor.preprocess
+    start = torch.zeros(steps.channels, *steps.size) if image is None else predictor.ready(image).pixels
+    # Nothing is left of an image at a strength of 1.
+    making = replace(making, strength=1.0) if image is None else making
     block = 1 if count_params(predictor.network) >= LARGE else BLOCK
     for first in range(0, n, block):
         numbers = range(first, first + block)
         with torch.inference_mode():
-            made = predictor.task.made(predictor.network, label, seed, numbers, making, shape, start)
+            made = task.made(predictor.network, label, seed, numbers, making, start)
         for pixels in pixels_of(made)[: n - first]:
             yield plots.of_array(pixels)

@@ -41,6 +41,7 @@ from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
 from vitrail.tasks.ask import asked_of
 from vitrail.tasks.base import Ask, Task
+from vitrail.tasks.image_makers import MakesImages
 
 BATCH = 32
 
@@ -224,7 +225,7 @@ class Predictor:
         """Return this predictor; RunError, with the way out, for a model that predicts nothing about an image."""
         if not self.task.answers:
             model = self.called
-            if self.task.makes:
+            if isinstance(self.task, MakesImages):
                 way = command("predict", model, "--class", self.labels[0], "--n", 16, "--out", "made/")
                 raise RunError(f"{model} makes images of its classes and predicts nothing about one: {way}")
             again = command("train", "photos/", "--weights", model, "--tune", "full")

@@ -153,7 +153,7 @@ class AttentionMap(NamedTuple):
         n_q, n_k = self.size
         padded = F.pad(r, (0, 1))  # the additional entry is for padding, -1
         b, q, k = r.shape[0], self.rows.shape[-1], self.cols.shape[-1]
-        rows = (self.rows % (n_q + 1)).view(-1, self.groups * q).expand(b, -1)
+        rows = (self.rows % (n_q + 1)).reshape(-1, self.groups * q).expand(b, -1)
         heads = self.weights.shape[1]
         left = padded.gather(1, rows).view(-1, q) / heads  # (b·g, q)
         if self.share is not None:
@@ -161,7 +161,7 @@ class AttentionMap(NamedTuple):
         left = left.to(self.weights.dtype).repeat(1, heads)
         # One product over heads and queries: the mean over heads is never stored.
         product = (left[:, None] @ self.weights.reshape(-1, heads * q, k)).view(b, -1)
-        cols = (self.cols % (n_k + 1)).view(-1, self.groups * k).expand(b, -1)
+        cols = (self.cols % (n_k + 1)).reshape(-1, self.groups * k).expand(b, -1)
         return product.new_zeros(b, n_k + 1).scatter_add(1, cols, product)[:, :n_k]
 
 

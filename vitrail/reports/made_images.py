@@ -6,6 +6,7 @@ import torch
 
 from vitrail import plots
 from vitrail.infer.predictor import Predictor
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.tasks.result import Picture, Result
 
 NOTE = (
@@ -16,10 +17,10 @@ NOTE = (
 
 def with_made_images(result: Result, predictor: Predictor) -> Result:
     """Add a sheet of images that the model makes, in front of the other sections; other tasks are not changed."""
-    if not predictor.task.makes:
+    task, steps = predictor.task, predictor.preprocess
+    if not isinstance(task, MakesImages):
         return result
-    steps = predictor.preprocess
     with torch.inference_mode():
-        sheet = predictor.task.sheet(predictor.network, (steps.channels, *steps.size))
+        sheet = task.sheet(predictor.network, (steps.channels, *steps.size))
     picture = Picture("Made images", plots.data_uri(sheet), NOTE)
     return result._replace(sections=(picture, *result.sections))

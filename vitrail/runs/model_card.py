@@ -12,6 +12,7 @@ from vitrail.core.text import command
 from vitrail.data.preprocess import Preprocess
 from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.tasks.result import (
     Cell,
     Column,
@@ -204,7 +205,7 @@ def _use(task: Task[Any, Any], report: Mapping[str, Any]) -> list[str]:
 
 def _first(task: Task[Any, Any]) -> str:
     """Return the command that uses a model of this task."""
-    if task.makes:
+    if isinstance(task, MakesImages):
         return command("predict", "model.safetensors", "--class", task.labels[0], "--n", 16, "--out", "made/")
     if task.answers:
         return "vitrail predict model.safetensors picture.jpg"

@@ -87,20 +87,18 @@ class Noises:
 
 
 def made(
-    network: nn.Module, labels: Tensor, none: int, noises: Noises, making: Making, image: Tensor | None = None
+    network: nn.Module, labels: Tensor, none: int, noises: Noises, making: Making, start: Tensor
 ) -> Tensor:
-    """Return images of the classes `labels` (b,), from noise or from `image` (c, h, w): (b, c, h, w), about -1 to 1.
+    """Return images of the classes `labels` (b,), made from `start` (c, h, w) with noise: (b, c, h, w), about -1 to 1.
 
-    `none` is the number that stands for no class.
+    At a strength of 1 nothing of `start` counts. `none` is the number that stands for no class.
     """
     schedule = making.schedule()
     chain = Chain(schedule, making.sampler, clip=True)
     predict = guided(_told(network, labels), _told(network, torch.full_like(labels, none)), making.guidance)
-    first, x = len(schedule), noises()
-    if image is not None:
-        first = schedule.first_step(making.strength)
-        last = torch.full_like(labels, first - 1)
-        x = schedule.noisy(image.to(x.device).expand_as(x), last, x)
+    first, x = schedule.first_step(making.strength), noises()
+    if first < len(schedule):
+        x = schedule.noisy(start.to(x.device).expand_as(x), torch.full_like(labels, first - 1), x)
     return deque(sample(predict, chain, x, noises, first=first), 1)[0]
 
 
