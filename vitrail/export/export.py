@@ -194,7 +194,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
         raise SettingError(
             f"{model} is a model file; an export is checked on images. Name some: --data photos/"
         )
-    sources = spread(list(expand([str(data)])), agreement.LEAST)
+    sources = spread(list(expand([str(data)], clips=steps.frames > 0)), agreement.LEAST)
     return [partial(predictor.decoded, one) for one in sources]
 
 

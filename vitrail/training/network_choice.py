@@ -110,6 +110,9 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     model = wanted.name or weights.network_name
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
+    if weights.clips is not None and wanted.clips:
+        frames, joined = wanted.frames or weights.clips.frames, wanted.over_time or weights.clips.over_time
+        wanted = wanted._replace(frames=frames, over_time=joined)
     with torch.device("meta"):
         encoder, joined = _over_time(build(weights.config), wanted)
     view = published_preprocess(weights)
