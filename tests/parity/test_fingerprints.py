@@ -22,6 +22,7 @@ from vitrail.models.mixer import MixerConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
+from vitrail.models.timesformer import TimeSformerConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.models.wetmapformer import WetMapFormerConfig
