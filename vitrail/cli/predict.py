@@ -142,7 +142,7 @@ def _sources(predictor: Predictor, model: str, images: Sequence[str]) -> list[So
     from vitrail.infer.inputs import expand
 
     piped = sys.stdin.buffer.read() if "-" in images else None
-    sources = list(expand(images, piped, say))
+    sources = list(expand(images, piped, say, clips=predictor.preprocess.frames > 0))
     refuse_squeezed(predictor, model, sources)
     return sources
 

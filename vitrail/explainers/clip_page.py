@@ -107,8 +107,8 @@ def most_seen(one: Explanation) -> str:
     if shares[place] < 1.1 / len(shares):
         return f"By {one.method}, all {len(shares)} frames count about equally."
     return (
-        f"By {one.method}, the frame at {plots.seconds(one.times[place])} counts most: {shares[place]:.0%} of the whole, "
-        f"where equal shares would be {1 / len(shares):.0%}."
+        f"By {one.method}, the frame at {plots.seconds(one.times[place])} counts most: {shares[place]:.0%} of the "
+        f"whole, where equal shares would be {1 / len(shares):.0%}."
     )
 
 

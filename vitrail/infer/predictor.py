@@ -266,7 +266,9 @@ class Predictor:
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
             return self.predicted([self.ready(one, request.point) for one in many], request)
-        answers = list(self.answers(expand(map(str, many)), request=request))
+        answers = list(
+            self.answers(expand(map(str, many), clips=self.preprocess.frames > 0), request=request)
+        )
         for one in answers:
             if one.error:
                 raise DataError(one.error)

@@ -170,7 +170,9 @@ def _open(model: ModelSettings, task: Task[Any, Any]) -> _Opened:
         drop_path=drop_path,
         stride=model.stride,
         bands=[band.name for band in model.bands],
+        frames=model.frames or None,
     )
+    encoder = weights.for_clips(encoder, model.frames or None, model.over_time)
     base = published_preprocess(weights, model.imgsz, model.channels)
     steps = _fitted(base, model, encoder.spec.frames)
     return _Opened(encoder, steps, weights.licence, weights.name, weights, lines)

@@ -32,6 +32,7 @@ from vitrail.weights.tables import (
     mae,
     official,
     rf_detr,
+    timesformer,
     timm,
 )
 
@@ -125,6 +126,8 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("mae", "official"): mae.OFFICIAL if "mask" in head else mae.ENCODER,
         ("mae", "timm"): mae.ENCODER,
         ("mae", "huggingface"): _hub_mae(config, head),
+        ("timesformer", "official"): _timesformer(config, "official"),
+        ("timesformer", "huggingface"): _timesformer(config, "huggingface"),
         ("dit", "official"): dit.OFFICIAL,
         ("dit", "huggingface"): dit.HUB,
     }
@@ -166,6 +169,13 @@ def _hub_mae(config: Any, head: Collection[str]) -> Table | None:
     if getattr(config, "pooled", False):  # there it has no norm after the mean
         return None
     return mae.HUB if "mask" in head else mae.HUB_ENCODER
+
+
+def _timesformer(config: Any, layout: Layout) -> Table | None:
+    """Return the table for a TimeSformer; transformers has no other without attention over time."""
+    if layout == "official":
+        return timesformer.OFFICIAL
+    return None if getattr(config, "attention", "") == "space" else timesformer.HUB_WRITTEN
 
 
 def _hub_eomt(config: Any) -> Table:

@@ -22,6 +22,7 @@ from vitrail.weights import (
     mae_files,
     rf_detr_files,
     rules,
+    timesformer_files,
 )
 from vitrail.weights.conventions import (
     DETR,
@@ -74,6 +75,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _eomt(opened, found)
     if (found_detr := detr_files.look(tensors)) is not None:
         return _detr(opened, found_detr)
+    if found_clips := timesformer_files.look(opened, tensors):
+        return Layout(**found_clips._asdict())
     if found_dit := dit_files.look(opened, tensors):
         return Layout(**found_dit._asdict())
     if found_mae := mae_files.look(opened, tensors, family):

@@ -126,7 +126,8 @@ def _opened(folder: Path) -> Any:
             f"The autoencoder in {folder} needs diffusers: pip install 'vitrail[latents]'."
         ) from error
     try:
-        network = AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+        opened: Any = AutoencoderKL  # its own methods have no types
+        network = opened.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(
