@@ -35,6 +35,7 @@ from vitrail.runs.task_settings import settings_class, usual_recipes
 from vitrail.runs.task_wrapping import Unwrapped, unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, seconds
 from vitrail.tasks.base import Task
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.training.clip_recipe import clip_layer, for_clips, refuse_clips
 from vitrail.training.distillation import with_teacher
 from vitrail.training.elastic_recipe import costs_of, with_operating_points
@@ -45,6 +46,7 @@ from vitrail.training.network_choice import (
     TINY,
     NamedNetwork,
     NetworkChoice,
+    are_grey,
     fresh_network,
     named_network,
     pretrained_network,
@@ -132,6 +134,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         *raster_line(prepared),
         *windowed,
         *_left_out(network, task.name),
+        *(["1 channel: the images have no colour"] if _makes_grey(wanted) else []),
         *composed.reasons,
         *_remarks(options, tune),
         *costs_of(composed.recipe),
@@ -312,9 +315,18 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
         pool = "mean"  # nothing has yet trained the class token to stand for the image
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
-        "model": {"imgsz": wanted.network.size},
+        "model": {"imgsz": wanted.network.size, "channels": 1 if _makes_grey(wanted) else None},
         "task": {"settings": {"pool": pool} if pools else {}},
     }
+
+
+def _makes_grey(wanted: _Wanted) -> bool:
+    """Return whether the training makes images, and those that it learns from have no colour.
+
+    In three equal channels most of the noise has nothing to do with the images, and they are learnt much later.
+    """
+    makes = issubclass(load("task", wanted.task), MakesImages) and wanted.network.weights == "none"
+    return makes and are_grey(wanted.prepared.manifest)
 
 
 _DATA = (
