@@ -19,7 +19,7 @@ from torch import nn
 from vitrail.layers.tokens import Tokens
 from vitrail.models.factory import build, config_of, count_params, list_models
 from vitrail.studio.gallery import COLUMNS, STEPS, TABLE
-from vitrail.weights.checkpoints import defaults
+from vitrail.weights.checkpoints import permissive
 
 FEW = 3
 """Convolutions that a transformer has to make its patches."""
@@ -37,7 +37,7 @@ def kind_of(network: nn.Module) -> str:
 
 def ours() -> Iterator[tuple[object, ...]]:
     for row in list_models():
-        published = defaults(row.name)
+        published = permissive(row.name)
         tags = sorted(one.name.partition(".")[2] for one in published)
         licence = published[0].licence if published else ""
         kind = "mixer" if row.family == "mixer" else "transformer"
@@ -77,7 +77,7 @@ def steps_of(name: str) -> list[dict[str, Any]]:
         for part in child if isinstance(child, nn.ModuleList) else [child]:
             part.register_forward_hook(note)
     with torch.inference_mode():
-        encoder(torch.empty(1, config.channels, *config.size, device="meta"))
+        encoder(torch.empty(1, *encoder.spec.shape(config.size), device="meta"))
     return joined(steps)
 
 

@@ -30,6 +30,7 @@ from vitrail.models.rf_detr import RfDetrConfig
 from vitrail.models.supervit import SuperViTConfig
 from vitrail.models.swin import SwinConfig
 from vitrail.models.t2t import T2TConfig
+from vitrail.models.timesformer import TimeSformerConfig
 from vitrail.models.vit import ViTConfig
 from vitrail.models.vvt import VVTConfig
 from vitrail.models.wetmapformer import WetMapFormerConfig
@@ -199,6 +200,15 @@ TINY = {
         ),
         (24, 48),
     ),
+    **{
+        f"timesformer-{name}": (
+            TimeSformerConfig(
+                (21, 35), 7, 5, 3, 33, depth=2, heads=3, hidden=41, attention=name, drop_path=0.1
+            ),
+            (14, 49),
+        )
+        for name in ("divided", "joint", "space")
+    },
     "mixer": (MixerConfig((21, 35), 7, 5, width=33, depth=2, places=19, hidden=41, drop_path=0.1), None),
     **{
         # Without a class token: its row has no relative places, so the last block's would learn nothing from it.
@@ -368,6 +378,7 @@ def test_export_keeps_the_fused_attention_and_a_free_batch(case):
         "detr",
         "eomt",
         "frames-registers",
+        "timesformer-divided",
     ],
 )
 def test_compiles_into_one_graph(name):
@@ -394,7 +405,9 @@ def test_rows_sum_to_one(case):
     encoder(images, record=record)
     for seen in record.maps:
         rows = seen.dense().sum(-1)
-        torch.testing.assert_close(rows, torch.ones_like(rows))
+        asked = 1 - seen.unasked(torch.ones(len(rows), rows.shape[-1]))
+        assert asked.any()
+        torch.testing.assert_close(rows, asked[:, None].expand_as(rows))
 
 
 def test_gradients_reach_the_maps(case):

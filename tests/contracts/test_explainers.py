@@ -106,9 +106,10 @@ def test_every_layer_and_head_is_shown(seeing):
             expected = one.dense()[0, :, :classes, one.prefix :].mean(1)
             torch.testing.assert_close(shown.flatten(2)[0], expected, rtol=0, atol=1e-6)
     last = recorder.maps[-1]
-    query = AttentionSettings(layer=len(looks), head=1, query="2,1")
+    place = "1,2,1" if subject.spec.frames else "2,1"
+    query = AttentionSettings(layer=len(looks), head=1, query=place)
     row = (
-        last.prefix + last.grid[1]
+        last.prefix + last.grid[-1]
     )  # the second row's first patch, where the last layer is as coarse as the whole
     shown = Attention(query)(subject, images)[0]
     torch.testing.assert_close(shown.flatten(), last.dense()[0, 0, row, last.prefix :], rtol=0, atol=1e-6)

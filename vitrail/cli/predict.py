@@ -49,6 +49,8 @@ def predict(
         vitrail predict runs/scene big.tif --out map.tif
         vitrail predict runs/street drive.mp4 --track --out followed/ --csv tracks.csv
         cat photo.jpg | vitrail predict runs/photos -
+        vitrail predict runs/generated --class rare --n 16 --seed 0 --out made/
+        vitrail predict runs/painters photo.jpg --class monet --strength 0.5
         vitrail predict new/ --zero-shot "cat,dog,something else"
 
     Parameters
@@ -71,6 +73,7 @@ def predict(
     trust
         open a .pt2, which can run any code
     """
+    from vitrail.cli.made_images import make_images, refuse_making
     from vitrail.cli.output import say, unread
     from vitrail.cli.path_checks import model_file, model_there
     from vitrail.cli.predict_tracks import predict_tracks
@@ -79,6 +82,9 @@ def predict(
 
     if options.zero_shot is not None:
         return predict_zero_shot((model, *images), options, json, csv, out, device)
+    if options.class_ is not None:
+        return make_images(model, images, options, json, csv, out, device)
+    refuse_making(options)
     _refuse_misused(images, options)
     model_there(model)
     _refuse_unwritable(csv)
@@ -136,7 +142,7 @@ def _sources(predictor: Predictor, model: str, images: Sequence[str]) -> list[So
     from vitrail.infer.inputs import expand
 
     piped = sys.stdin.buffer.read() if "-" in images else None
-    sources = list(expand(images, piped, say))
+    sources = list(expand(images, piped, say, clips=predictor.preprocess.frames > 0))
     refuse_squeezed(predictor, model, sources)
     return sources
 

@@ -62,7 +62,9 @@ def _refuse_others(options: AnswerOptions) -> None:
 
     for one in fields(options):
         if one.name not in ("zero_shot", "template") and getattr(options, one.name) != one.default:
-            raise UsageError(f"--{one.name.replace('_', '-')} has no effect with --zero-shot. Leave it out.")
+            raise UsageError(
+                f"--{one.name.strip('_').replace('_', '-')} has no effect with --zero-shot. Leave it out."
+            )
 
 
 def _model_and_images(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

@@ -175,12 +175,11 @@ class ImageExplainer:
         # Occlusion cells fill the whole input; overlapping tokens leave a rim around their centres.
         rim = 0.0 if method == "occlusion" else subject.spec.overlap_margin
         geometry, times = self.ready.geometry, self.ready.geometry.times
-        visible = self.predictor.preprocess.visible
         if times:
-            heat = on_frames(grid, geometry, rim)
-            image = small_frames(np.stack([visible(frame) for frame in self.ready.image]), geometry)
+            heat, image = on_frames(grid, geometry, rim), small_frames(self.ready.image, geometry)
         else:
-            heat, image = onto_original(np.maximum(grid, 0), geometry, rim), visible(self.ready.image)
+            heat = onto_original(np.maximum(grid, 0), geometry, rim)
+            image = self.predictor.preprocess.visible(self.ready.image)
         asked = self.predictor.task.asked(subject.prediction, self.output)
         named = asked.choice if asked else of or self._first
         return Explanation(method, self.prediction, grid, heat, image, named, asked=asked, times=times)

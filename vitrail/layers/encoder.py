@@ -64,7 +64,8 @@ class Encoder(nn.Module):
 
     def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
         """Return the patch vectors of its largest position table, (row·col, d), and their grid; or None."""
-        tables = [part for part in self.modules() if isinstance(part, LearnedPosition)]
+        positions = (part for part in self.modules() if isinstance(part, LearnedPosition))
+        tables = [part for part in positions if len(part.grid) == 2]  # not those of frames
         if not tables:
             return None
         largest = max(tables, key=lambda position: position.table.shape[1])

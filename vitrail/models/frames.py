@@ -123,12 +123,14 @@ class FrameEncoder(Encoder):
         """(b, t, channels, height, width) -> Features with tokens (b, prefix + t·row·col, d)."""
         frames = self._frames(images, given)
         features = self.inner(frames, record=record and FrameRecorder(record, self.config.frames))
-        pooled = features.pooled
+        tokens, pooled = over_clips(features.tokens, self.config.frames), features.pooled
         if self.pool is not None and self.over_time is not None:
-            pooled = self.over_time(self._by_clip(self.pool(features)))
+            # It reads the tokens that are returned, so that gradients with respect to them exist.
+            vectors = self.pool(features._replace(tokens=by_frame(tokens, self.config.frames)))
+            pooled = self.over_time(self._by_clip(vectors))
         elif pooled is not None:
             pooled = self._by_clip(pooled).mean(1)
-        return Features(over_clips(features.tokens, self.config.frames), features.levels[-1:], pooled)
+        return Features(tokens, features.levels[-1:], pooled)
 
     def summarise(
         self, images: Tensor, blocks: tuple[int, ...] = (), *, given: Mapping[str, Tensor] = NOTHING
@@ -255,6 +257,13 @@ def over_clips(tokens: Tokens, frames: int) -> Tokens:
         first = torch.arange(frames, device=kept.device)[:, None] * prod(tokens.grid)
         kept = (rearrange(kept, "(b t) m -> b t m", t=frames) + first).flatten(1)
     return Tokens(torch.cat([prefix, patches], 1), (frames, *tokens.grid), frames * tokens.prefix, kept)
+
+
+def by_frame(tokens: Tokens, frames: int) -> Tokens:
+    """Return the tokens of clips as those of frames, without their places: the inverse of `over_clips`."""
+    prefix = rearrange(tokens.x[:, : tokens.prefix], "b (p t) d -> (b t) p d", t=frames)
+    patches = rearrange(tokens.patches, "b (t n) d -> (b t) n d", t=frames)
+    return Tokens(torch.cat([prefix, patches], 1), prefix=tokens.prefix // frames)
 
 
 def over_frames(encoder: Encoder, frames: int, over_time: OverTime = "mean") -> FrameEncoder:

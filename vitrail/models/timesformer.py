@@ -209,7 +209,7 @@ class DividedBlock(PreNorm):
 def time_places(tokens: Tokens) -> TokenIndex:
     """Return the tokens of each group of an attention over time: (row·col, t)."""
     t, cells = tokens.grid[0], prod(tokens.grid[1:])
-    patches = torch.arange(t * cells, device=tokens.x.device).view(t, cells).T + tokens.prefix
+    patches = torch.arange(t * cells, device=tokens.x.device).view(t, cells).T.contiguous() + tokens.prefix
     return TokenIndex(patches, patches, (tokens.x.shape[1],) * 2)
 
 

@@ -102,7 +102,7 @@ class Network(_Assembled):
         if place == LAST:
             return self.head.vectors(features)
         level = features.levels[0 if self.blocks else len(features.levels) // 2]
-        return level.mean((2, 3))
+        return level.mean(tuple(range(2, level.ndim)))
 
 
 def with_reader(network: Network, outputs: Sequence[str], reader: VectorReader | None) -> Network:

@@ -17,7 +17,7 @@ A task may have these optional members, which are looked up by name (`getattr`):
     tiles(…), join_tiles(…)  where the tiles of a large image lie, and its prediction from those of its tiles
     write_labels(…)   predictions as files that programs for labelling read ("coco", "yolo")
     glance(…)         a small image of truth beside prediction, shown while a training runs
-    sheet(…)          images that the network makes, shown while a training runs and on pages
+    made(…), sheet(…)  images that the network makes: `vitrail.tasks.image_makers.MakesImages`
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
     settled(output)   for which images the prediction does not hang on the last bit of a number, (b,), for exports
     class_shares(…), pixel_shares(…)  classes of windows or pixels, for maps of rasters: `vitrail.tasks.class_maps`
@@ -165,8 +165,6 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     inputs: tuple[str, ...] = ("images",)
     answers: bool = True
     """False if the task gives no prediction for an image, as in pretraining."""
-    makes: bool = False
-    """True if the task makes images of its classes (`made`)."""
     networks: tuple[str, str] = ("vit_digits", "vit_s16")
     """The networks that are trained from scratch unless one is named: for small images, and for others."""
     couples: bool = False

@@ -110,6 +110,11 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     model = wanted.name or weights.network_name
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
+    if weights.clips is not None and wanted.clips:
+        wanted = wanted._replace(
+            frames=wanted.frames or weights.clips.frames,
+            over_time=wanted.over_time or weights.clips.over_time,
+        )
     with torch.device("meta"):
         encoder, joined = _over_time(build(weights.config), wanted)
     view = published_preprocess(weights)

@@ -17,6 +17,7 @@ from vitrail.models.names import our_name, timm_name
 from vitrail.weights.conventions import Preprocessing, of_timm
 from vitrail.weights.detectors import Detector, detector, detectors
 from vitrail.weights.files import FOLDER_FILES, OPEN_CLIP
+from vitrail.weights.image_start import image_network
 from vitrail.weights.read_request import CLASSIFY
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
@@ -89,7 +90,15 @@ def find(name: str) -> Checkpoint | None:
 
 
 def defaults(model: str) -> list[Checkpoint]:
-    """Return the checkpoints of a network (ours or timm's) with a permissive licence, the preferred first."""
+    """Return the checkpoints that start a network (ours or timm's), with a permissive licence, the preferred first.
+
+    They are its own, or those of the image network that a network for clips begins as.
+    """
+    return permissive(image_network(model))
+
+
+def permissive(model: str) -> list[Checkpoint]:
+    """Return a network's own checkpoints with a permissive licence, the preferred first."""
     found = [row for row in listed(model) if row.permissive]
     return sorted(found, key=lambda row: (_rank(row), row.name))
 
@@ -105,7 +114,7 @@ def classifiers(model: str) -> list[Checkpoint]:
         own = row.preprocessing is not None and row.preprocessing.image == size
         return row.classes != IMAGENET, not own, _rank(row), "_ft_" not in row.name
 
-    return sorted((row for row in defaults(model) if row.classes), key=rank)
+    return sorted((row for row in permissive(model) if row.classes), key=rank)
 
 
 def listed(model: str = "*") -> list[Checkpoint]:

@@ -61,6 +61,14 @@ MAE = Conventions(
         IMAGENET_MEAN, IMAGENET_STD, fit="crop", crop_fraction=224 / 256, interpolation="bicubic"
     ),
 )
+TIMESFORMER = Conventions(
+    "official",
+    gelu="exact",
+    resize="nearest",
+    preprocessing=Preprocessing(
+        (0.45,) * 3, (0.225,) * 3, fit="crop", crop_fraction=1.0, interpolation="bilinear"
+    ),
+)
 RF_DETR = Conventions(
     "official",
     gelu="exact",

@@ -17,11 +17,24 @@ from torch import Tensor
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
 from vitrail.models.mae import TASK as PRETRAIN
-from vitrail.weights import keras_files, mae_files, rules
+from vitrail.weights import dit_files, keras_files, mae_files, rules
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.read_request import CLASSIFY, CONVERTED
 from vitrail.weights.rules import Table
-from vitrail.weights.tables import clip, detr, eomt, google, huggingface, keras, mae, official, rf_detr, timm
+from vitrail.weights.tables import (
+    clip,
+    detr,
+    dit,
+    eomt,
+    google,
+    huggingface,
+    keras,
+    mae,
+    official,
+    rf_detr,
+    timesformer,
+    timm,
+)
 
 Layout = Literal["vitrail", "google", "timm", "huggingface", "official", "keras"]
 
@@ -65,6 +78,8 @@ def convert(
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
     if found.config.family == "mae" and found.task == PRETRAIN:
         tensors = mae_files.whole(found.config, to, tensors)
+    if found.config.family == "dit":
+        tensors = dit_files.whole(found.config, to, tensors)
     if found.config.family == "clip":
         tensors = clip.published(tensors, to)
     if to == "google":
@@ -111,6 +126,10 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("mae", "official"): mae.OFFICIAL if "mask" in head else mae.ENCODER,
         ("mae", "timm"): mae.ENCODER,
         ("mae", "huggingface"): _hub_mae(config, head),
+        ("timesformer", "official"): _timesformer(config, "official"),
+        ("timesformer", "huggingface"): _timesformer(config, "huggingface"),
+        ("dit", "official"): dit.OFFICIAL,
+        ("dit", "huggingface"): dit.HUB,
     }
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):
@@ -150,6 +169,13 @@ def _hub_mae(config: Any, head: Collection[str]) -> Table | None:
     if getattr(config, "pooled", False):  # there it has no norm after the mean
         return None
     return mae.HUB if "mask" in head else mae.HUB_ENCODER
+
+
+def _timesformer(config: Any, layout: Layout) -> Table | None:
+    """Return the table for a TimeSformer; transformers has no other without attention over time."""
+    if layout == "official":
+        return timesformer.OFFICIAL
+    return None if getattr(config, "attention", "") == "space" else timesformer.HUB_WRITTEN
 
 
 def _hub_eomt(config: Any) -> Table:

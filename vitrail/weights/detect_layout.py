@@ -15,7 +15,7 @@ from vitrail.core.errors import SettingError, WeightsError
 from vitrail.layers.pooling import AttentionPool
 from vitrail.models.factory import config_of, rebuild
 from vitrail.models.names import our_name
-from vitrail.weights import clip_files, detr_files, hub_folder, infer_config, mae_files, rules
+from vitrail.weights import clip_files, detr_files, hub_folder, image_start, infer_config, mae_files, rules
 from vitrail.weights.conventions import labels_of, licence_of, of_converted, of_timm_folder
 from vitrail.weights.files import Opened
 from vitrail.weights.layouts import Layout, inferred, layout_of, refuse_other_type
@@ -38,7 +38,7 @@ from vitrail.weights.timm_folder import TimmFolder, timm_folder
 OWN = ("vitrail", "vitrail_encoder")
 """The keys in our safetensors headers that describe the network: of a whole model, of an encoder alone."""
 
-WITH_CLASSIFIER = ("vit", "deit", "dinov2", "mae", "swin", "mixer", "clip")
+WITH_CLASSIFIER = ("vit", "deit", "dinov2", "mae", "swin", "mixer", "clip", "timesformer")
 """Families whose classifiers in files of other programs have a pool that is stated beside them."""
 
 
@@ -46,9 +46,18 @@ def read(opened: Opened, model: str | None = None, network: Mapping[str, Any] = 
     """Return the weights of an opened file, with our tensor names and the conventions of their source.
 
     `model` is the network if the file does not state it, and must match the file otherwise; the name of a family
-    matches all its networks. `network` states settings that do not follow from the tensors. The WeightsError states
-    what the file contains, and the nearest preset or the missing option.
+    matches all its networks. `network` states settings that do not follow from the tensors. A network for clips may
+    begin as an image network (`image_start`). The WeightsError states what the file contains, and the nearest preset or
+    the missing option.
     """
+    if (start := image_start.wanted_of(opened, model, network)) is None:
+        return _read(opened, model, network)
+    others = {name: value for name, value in network.items() if name not in image_start.TIME}
+    return image_start.over_time(_read(opened, None, others), start, str(opened.path))
+
+
+def _read(opened: Opened, model: str | None, network: Mapping[str, Any]) -> Read:
+    """Return the weights of an opened file, as those of the network that it has."""
     if header := next((opened.metadata[key] for key in OWN if key in opened.metadata), None):
         return _of_model(read_own(opened, header, of_user(network)), model, opened)
     folder, written = timm_folder(opened.config), _written(opened)

@@ -90,6 +90,10 @@ DEFAULTS: Mapping[str, Config] = MappingProxyType(
             "encoder_attention_heads": 8, "decoder_layers": 6, "decoder_ffn_dim": 2048, "decoder_attention_heads": 8,
             "activation_function": "relu", "position_embedding_type": "sine", "dilation": False, "backbone": "resnet50",
         },
+        "timesformer": {
+            **_TOWER, "patch_size": 16, "num_frames": 8, "hidden_act": "gelu", "layer_norm_eps": 1e-6,
+            "attention_type": "divided_space_time",
+        },
         "eomt": {
             "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "hidden_act": "gelu",
             "layer_norm_eps": 1e-6, "image_size": 640, "patch_size": 16, "num_channels": 3, "num_blocks": 4,
@@ -111,6 +115,7 @@ PAGES = (
     "dinov2_with_registers",
     "swin",
     "clip_vision_model",
+    "timesformer",
     *DETECTORS,
 )
 """Types that are read as networks of ours."""
@@ -153,7 +158,14 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
 """Our GELUs, and transformers' other activations that timm has → timm's names."""
 
 POOLS: Mapping[str, str] = MappingProxyType(
-    {"vit": "cls", "deit": "cls", "dinov2": "cls_mean", "dinov2_with_registers": "cls_mean", "swin": "mean"}
+    {
+        "vit": "cls",
+        "deit": "cls",
+        "dinov2": "cls_mean",
+        "dinov2_with_registers": "cls_mean",
+        "swin": "mean",
+        "timesformer": "cls",
+    }
 )
 """The pool of the classifier of each type."""
 

@@ -28,7 +28,7 @@ from vitrail.weights.stated_config import Said, places
 Peek = Callable[[str], Tensor | None]
 """Our name of a tensor → the tensor of the source, or None."""
 
-OF_HEADS = ("vit", "deit", "dinov2", "mae", "clip", "t2t", "supervit", "vvt", "eomt")
+OF_HEADS = ("vit", "deit", "dinov2", "mae", "clip", "t2t", "supervit", "vvt", "eomt", "timesformer", "dit")
 """Families whose number of heads does not follow from the tensors."""
 
 MOST_HEADS = 10
@@ -67,6 +67,7 @@ COMPARED = (
     "head_dim",
     "kernel",
     "as_published",
+    "attention",
 )
 """The settings that define a network; size, channels and conventions do not."""
 
@@ -308,12 +309,18 @@ def _shared(widths: Sequence[int]) -> str:
 def preset_of(config: Any) -> str | None:
     """Return our preset that differs from these settings at most in size, channels and conventions.
 
-    Of several, it is one with the same size.
+    Of several, it is one with the same size, and for clips as many frames.
     """
     same = [
-        (preset.size != config.size, name) for name, preset in _family(config) if same_network(config, preset)
+        (_input(preset) != _input(config), name)
+        for name, preset in _family(config)
+        if same_network(config, preset)
     ]
     return min(same, key=lambda one: one[0])[1] if same else None
+
+
+def _input(config: Any) -> tuple[Any, ...]:
+    return config.size, getattr(config, "frames", 0)
 
 
 def same_network(a: Any, b: Any) -> bool:

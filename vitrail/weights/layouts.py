@@ -14,6 +14,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.weights import (
     clip_files,
     detr_files,
+    dit_files,
     eomt_files,
     hub_folder,
     infer_config,
@@ -21,6 +22,7 @@ from vitrail.weights import (
     mae_files,
     rf_detr_files,
     rules,
+    timesformer_files,
 )
 from vitrail.weights.conventions import (
     DETR,
@@ -73,6 +75,10 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _eomt(opened, found)
     if (found_detr := detr_files.look(tensors)) is not None:
         return _detr(opened, found_detr)
+    if found_clips := timesformer_files.look(opened, tensors):
+        return Layout(**found_clips._asdict())
+    if found_dit := dit_files.look(opened, tensors):
+        return Layout(**found_dit._asdict())
     if found_mae := mae_files.look(opened, tensors, family):
         return Layout(**found_mae._asdict())
     if (found_clip := clip_files.look(opened, tensors)) is not None:

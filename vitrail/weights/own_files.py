@@ -11,10 +11,10 @@ import torch
 
 from vitrail.core import catalog
 from vitrail.core.errors import WeightsError
-from vitrail.models.factory import rebuild
+from vitrail.models.factory import config_from, rebuild
 from vitrail.weights.conventions import of_converted, of_own
 from vitrail.weights.files import Opened
-from vitrail.weights.read_request import CLASSIFY, Read, shapes
+from vitrail.weights.read_request import CLASSIFY, OfClips, Read, shapes
 from vitrail.weights.rules import Loaded
 from vitrail.weights.stated_config import Said
 
@@ -43,7 +43,26 @@ def read_own(opened: Opened, header: str, user: Said) -> Read:
     own = task_of(stated.get("task") or {})
     licence, pool = stated.get("licence"), stated.get("pool")
     named = (own.labels, own.task, own.settings, own.things, own.words)
-    return Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
+    found = Read(config, Loaded(encoder, head), "vitrail", preprocessing, licence, pool, (), *named)
+    return _of_images(found) if config.family == "frames" else found
+
+
+def _of_images(found: Read) -> Read:
+    """Return the network for images of one over frames, and what else it has for clips."""
+    config = found.config
+    images, time = (
+        {name.removeprefix(part): t for name, t in found.weights.encoder.items() if name.startswith(part)}
+        for part in ("inner.", "over_time.")
+    )
+    line = (
+        f"trained on clips of {config.frames} frames, each seen alone by the network for images that is taken"
+    )
+    return found._replace(
+        config=config_from(config.inner),
+        weights=Loaded(images, found.weights.head),
+        clips=OfClips(config.frames, config.over_time, time),
+        assumed=(*found.assumed, line),
+    )
 
 
 class TaskOf(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitrail.weights.files import FOLDER_FILES, OPEN_CLIP, only_file, shard_names
+from vitrail.weights.files import FOLDER_FILES, OPEN_CLIP, PIPELINE, only_file, shard_names
 
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", OPEN_CLIP)
 """Files that describe the weights in their folder."""
@@ -12,6 +12,8 @@ BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", OP
 
 def parts_of(path: Path) -> list[Path]:
     """Return the files that `open_weights` reads of a path: the weights with their shards, and what describes them."""
+    if (path / PIPELINE).is_file() and (path / "transformer").is_dir():
+        return [path / PIPELINE, *parts_of(path / "transformer")]
     whole, folder = path, path.parent
     if path.is_dir():
         name = next((one for one in FOLDER_FILES if (path / one).is_file()), None) or only_file(path)

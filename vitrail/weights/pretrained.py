@@ -9,18 +9,19 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.layers.encoder import Encoder
 from vitrail.layers.position import LearnedPosition, resize_grid
 from vitrail.layers.window_attention import RelativeBias
-from vitrail.models.factory import Size, build, overlapping
+from vitrail.models.factory import Size, build, overlapping, takes_clips, with_frames
 from vitrail.weights.conventions import Preprocessing
 from vitrail.weights.detect_layout import read
 from vitrail.weights.files import open_weights
 from vitrail.weights.first_layer import COLOUR_NAMES, fit_bands, fit_channels
 from vitrail.weights.infer_config import preset_of
-from vitrail.weights.read_request import CLASSIFY
+from vitrail.weights.read_request import CLASSIFY, OfClips
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Pretrained:
     `assumed` are sentences about assumptions, and about parts of the file that are not used. The head is that of `task`
     with these `settings`; for other tasks than classification its tensors have the names of the head of the task.
     Of the classes of a panoptic one, `things` are single objects, if stated. `words` is the vocabulary of a text tower
-    that was trained here, empty for others.
+    that was trained here, empty for others. `clips` is what weights that were trained over frames have besides those
+    of their network for images.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Pretrained:
     settings: Mapping[str, Any] = field(default_factory=dict)
     things: tuple[str, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
+    clips: OfClips | None = None
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -74,15 +77,17 @@ class Pretrained:
         drop_path: float | None = None,
         stride: int | None = None,
         bands: Sequence[str] = (),
+        frames: int | None = None,
     ) -> Encoder:
         """Return the encoder with these weights, in evaluation mode, fitted to another size or number of channels.
 
         Position tables are resized with the convention of their source, also to the denser grid of overlapping patches
         (`stride`). Channels get the mean of the colour kernels, one channel their sum; named `bands` those of what they
-        mean (`vitrail.weights.first_layer`).
+        mean (`vitrail.weights.first_layer`). A network for clips gets the places of so many `frames`.
         """
         changes = {"image": image, "channels": channels, "drop_path": drop_path}
         changes |= {"patch": overlapping(self.config, stride)}
+        changes |= {"frames": frames if takes_clips(self.config) else None}
         config = replace(self.config, **{key: value for key, value in changes.items() if value is not None})
         if getattr(config, "table", None) is not None:
             config = replace(config, table=None)  # positions are resized once, here, and not for every image
@@ -99,6 +104,19 @@ class Pretrained:
         fit_channels(tensors, encoder)
         encoder.load_state_dict(tensors)
         return encoder.eval()
+
+    def for_clips(self, encoder: Encoder, frames: int | None, over_time: str | None) -> Encoder:
+        """Return the encoder that `build` made, for clips of `frames` frames (`vitrail.models.factory.with_frames`).
+
+        Attention over time begins with that of weights that have one, with its places fitted to the number of frames.
+        """
+        network = with_frames(encoder, frames, over_time)
+        if self.clips is not None and self.clips.tensors and getattr(network, "over_time", None) is not None:
+            tensors = dict(self.clips.tensors)
+            places = tensors["position"].float().T[None]
+            fitted = F.interpolate(places, network.spec.frames, mode="linear", align_corners=True)
+            network.get_submodule("over_time").load_state_dict({**tensors, "position": fitted[0].T})
+        return network
 
 
 def from_path(
@@ -125,6 +143,7 @@ def from_path(
         found.settings,
         found.things,
         found.words,
+        found.clips,
     )
 
 

@@ -27,6 +27,14 @@ CONVERTED = "vitrail_network"
 """The header key of files that vitrail wrote in another layout, for settings that do not follow from tensors."""
 
 
+class OfClips(NamedTuple):
+    """How a network for images was used over frames, and the tensors of its attention over time, if it had one."""
+
+    frames: int
+    over_time: str
+    tensors: Mapping[str, Tensor]
+
+
 class Read(NamedTuple):
     """Weights with our tensor names, the settings of their network, their original layout and preprocessing.
 
@@ -48,6 +56,7 @@ class Read(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     things: tuple[str, ...] = ()
     words: Mapping[str, Any] = MappingProxyType({})
+    clips: OfClips | None = None
 
 
 class Asked(NamedTuple):

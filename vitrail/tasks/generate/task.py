@@ -27,10 +27,11 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
 from vitrail.tasks.generate.diffusion import Estimate, linear_schedule, losses
 from vitrail.tasks.generate.evaluation import BOUND, ERROR, LEVEL, GenerateEvaluation
-from vitrail.tasks.generate.prediction import WIDE, Denoised
+from vitrail.tasks.generate.prediction import WIDE, Denoised, pixels_of
 from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Making, Noises, made
 from vitrail.tasks.generate.settings import STEPS, GenerateSettings
 from vitrail.tasks.generate.targets import GenerateTargets
+from vitrail.tasks.image_makers import MakesImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +57,7 @@ class Drawn(NamedTuple):
     label: Tensor
 
 
-class Generate(Task[int, Denoised], GenerateTargets):
+class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     """The noise in images of a class. Levels and noise are drawn in every step, and fixed by the id in evaluations."""
 
     name = "generate"
@@ -67,7 +68,6 @@ class Generate(Task[int, Denoised], GenerateTargets):
     }
     inputs = ("images", TIME, LABEL)
     answers = False
-    makes = True
     fresh = True
     begins_from = ("generate",)
     networks = ("dit_digits", "dit_s8")
@@ -182,25 +182,21 @@ class Generate(Task[int, Denoised], GenerateTargets):
     # Made images
 
     def made(
-        self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, shape: tuple[int, ...],
-        image: Tensor | None = None,
+        self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, start: Tensor
     ) -> Tensor:
-        """Return the images with these numbers of a class and a seed: (b, *shape), about -1 to 1.
-
-        `shape` is that of an input, `image` an input to begin from, or None for noise.
-        """
+        """Return the images with these numbers of a class and a seed: (b, c, h, w), about -1 to 1."""
         device = next(network.parameters()).device
         labels = torch.full((len(numbers),), label, device=device)
-        noises = Noises(seed, numbers, shape, device)
-        return made(network, labels, len(self.labels), noises, making, image)
+        noises = Noises(seed, numbers, tuple(start.shape), device)
+        return made(network, labels, len(self.labels), noises, making, start)
 
-    def sheet(self, network: nn.Module, shape: tuple[int, ...], across: int = ACROSS) -> Image:
-        """Return images of each class, a row each, made in few steps; the numbers of the first classes if there are many."""
+    def sheet(self, network: nn.Module, shape: tuple[int, ...]) -> Image:
+        """Return images of each class in few steps, a row each; of the first classes if there are many."""
         own = Making.of(self.settings)
-        making = own.changed(sampler="ddim", steps=min(QUICK, own.steps))
+        making = own.changed(sampler="ddim", steps=min(QUICK, own.steps), strength=1.0)
         rows = []
         for label, name in list(enumerate(self.labels))[:DOWN]:
-            images = pixels_of(self.made(network, label, 0, range(across), making, shape))
+            images = pixels_of(self.made(network, label, 0, range(ACROSS), making, torch.zeros(shape)))
             small = [plots.shown(plots.of_array(one), SMALL) for one in images]
             rows.append(plots.titled(plots.beside(*small, gap=2), name, LETTERS))
         return plots.below(*rows, gap=2)
@@ -222,10 +218,3 @@ class Generate(Task[int, Denoised], GenerateTargets):
 
     def evaluation(self) -> GenerateEvaluation:
         return GenerateEvaluation(self.labels)
-
-
-def pixels_of(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return numbers from -1 to 1 as pixels: (b, c, h, w) -> uint8 (b, h, w, c)."""
-    shown = (images.float().clamp(-1, 1) + 1) * 127.5
-    found: np.ndarray[Any, np.dtype[np.uint8]] = shown.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return found

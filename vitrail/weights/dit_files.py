@@ -1,0 +1,163 @@
+"""Files of DiT: of its authors, who also save an average in training, and of diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitrail.core.errors import WeightsError
+from vitrail.data.preprocess import HALF
+from vitrail.layers.position import grid_sines
+from vitrail.models.dit import TASK, DiTConfig
+from vitrail.weights.conventions import Conventions, Preprocessing
+from vitrail.weights.files import Opened
+from vitrail.weights.infer_config import UNSAID, Peek, want
+from vitrail.weights.rules import Table
+from vitrail.weights.stated_config import Said, places
+from vitrail.weights.tables import dit as tables
+
+OFFICIAL = frozenset(
+    {"x_embedder.proj.weight", "t_embedder.mlp.0.weight", "y_embedder.embedding_table.weight"}
+)
+HUB = frozenset(
+    {"pos_embed.proj.weight", f"{tables.EMBEDDERS.format(i=0)}class_embedder.embedding_table.weight"}
+)
+"""Tensors of the files of its authors and of diffusers, which together no other network has."""
+
+NEAR = 5e-3
+"""Largest difference of a table from sines in float32: the rounding of bfloat16."""
+
+STATED: Mapping[str, Any] = MappingProxyType(
+    {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero", "attention_bias": True}
+)
+"""Settings of diffusers with which it computes as DiT."""
+
+EPS = 1e-6
+"""What its authors' norms add to the variance."""
+
+FREQUENCIES = (
+    "diffusers computes the sines of the time at 128 frequencies 10000^(-i/127); they are 10000^(-i/128) here, as in "
+    "its authors' code, with which the published weights were trained"
+)
+
+PREPROCESSING = Preprocessing(HALF, HALF, fit="crop", crop_fraction=1.0, interpolation="bicubic")
+
+
+class Found(NamedTuple):
+    """What a file of DiT holds, with the names of `Layout`."""
+
+    table: Table
+    infer: Any
+    tensors: Mapping[str, Tensor]
+    conventions: Conventions
+    said: Said
+    task: str = TASK
+    own_head: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def look(opened: Opened, tensors: Mapping[str, Tensor]) -> Found | None:
+    """Return what a file of DiT holds, or None for another file. WeightsError for one that computes otherwise."""
+    if tensors.keys() >= OFFICIAL:
+        conventions = Conventions("official", "tanh", "bicubic", PREPROCESSING)
+        return Found(tables.OFFICIAL, config_of, tensors, conventions, Said())
+    if not tensors.keys() >= HUB:
+        return None
+    stated = opened.config if "num_attention_heads" in opened.config else {}
+    for name, ours in STATED.items():
+        if stated.get(name, ours) != ours:
+            raise WeightsError(
+                f"{opened.path}: this DiT has {name} = {stated[name]!r}, and ours {ours!r}; it is not read."
+            )
+    eps = stated.get("norm_eps", EPS)
+    line = f"config.json says norm_eps = {eps:g} of a part of the norms; as its authors' code all add {EPS:g} here"
+    size = stated.get("sample_size")
+    said = Said(
+        "config.json",
+        stated.get("num_attention_heads"),
+        sizes=((size, size),) if isinstance(size, int) else (),
+    )
+    conventions = Conventions("huggingface", "tanh", "bicubic", PREPROCESSING)
+    return Found(
+        tables.HUB,
+        config_of,
+        _of_hub(opened, tensors),
+        conventions,
+        said,
+        notes=(FREQUENCIES, *(line,) * (eps != EPS)),
+    )
+
+
+def config_of(peek: Peek, conventions: Conventions, said: Said) -> DiTConfig:
+    """Return the settings of the network."""
+    project, label = want(peek, "embed.project.weight"), want(peek, "label.weight")
+    width, channels, patch = project.shape[0], project.shape[1], project.shape[3]
+    hidden = len(want(peek, "blocks.0.mlp.rise.weight"))
+    depth = 0
+    while peek(f"blocks.{depth}.modulation.linear.weight") is not None:
+        depth += 1
+    return DiTConfig(
+        image=places(want(peek, "position.table").shape[1], 0, patch, said)[0],
+        patch=patch,
+        channels=channels,
+        width=width,
+        depth=depth,
+        heads=said.heads if isinstance(said.heads, int) else UNSAID,
+        hidden=None if hidden == 4 * width else hidden,
+        classes=len(label) - 1,
+    )
+
+
+def whole(config: DiTConfig, layout: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as a file of this layout has them.
+
+    Raises:
+        WeightsError: diffusers computes other positions than the network has.
+    """
+    if layout != "huggingface":
+        return dict(tensors)
+    grid = (config.size[0] // config.patch, config.size[1] // config.patch)
+    square = grid[0] == grid[1]
+    sines = grid_sines(config.width, grid)[None]
+    if not square or not torch.allclose(tensors[tables.PLACES].float(), sines, rtol=0, atol=NEAR):
+        raise WeightsError(
+            "diffusers computes the positions of a square image, and this network has others; use --to official."
+        )
+    first = tables.EMBEDDERS.format(i=0)
+    repeated = {
+        name.replace(first, tables.EMBEDDERS.format(i=block)): tensor.clone()
+        for name, tensor in tensors.items()
+        if name.startswith(first)
+        for block in range(config.depth)
+    }
+    return {name: tensor for name, tensor in tensors.items() if name != tables.PLACES} | repeated
+
+
+def _of_hub(opened: Opened, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with one set of the layers of time and label, and with positions.
+
+    Raises:
+        WeightsError: the layers of time and label of two blocks differ.
+    """
+    kept, first = {}, tables.EMBEDDERS.format(i=0)
+    for name, tensor in tensors.items():
+        front, emb, rest = name.partition(".norm1.emb.")
+        if not emb or f"{front}{emb}" == first:
+            kept[name] = tensor
+        elif first + rest not in tensors or not torch.equal(tensor, tensors[first + rest]):
+            raise WeightsError(
+                f"{opened.path}: {name} differs from that of the first block, and DiT has one for all; it is not read."
+            )
+    if tables.PLACES not in kept:
+        project, size = tensors["pos_embed.proj.weight"], opened.config.get("sample_size")
+        if not isinstance(size, int):
+            raise WeightsError(
+                f"{opened.path}: there is no config.json beside it that states its sample_size; copy it there."
+            )
+        side = size // project.shape[-1]
+        kept[tables.PLACES] = grid_sines(len(project), (side, side))[None]
+    return kept
