@@ -68,6 +68,9 @@ from vitrail.training.view_choice import view_layer
 FEW = 5000
 """Largest number of images for which a fine-tune uses the recipe for small data sets."""
 
+CLIPS = "timesformer"
+"""The recipe for clips from scratch, also of networks for images over their frames: what is compared trains alike."""
+
 STEPS = 8
 """Smallest number of steps per epoch. With fewer, the batch of the recipe is too large for the data set."""
 
@@ -384,6 +387,8 @@ def default_recipe(wanted: _Wanted) -> str:
         return usual
     if tune in {"draft", "head"}:
         return tune
+    if tune == "scratch" and wanted.prepared.manifest.holds_clips:
+        return CLIPS
     if tune == "full" and _pretrained(network, wanted.task):
         return "after_pretraining"
     preset = our_name(network.name)[0]
