@@ -117,8 +117,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("wetmapformer", "keras"): keras.table(config) if config.family == "wetmapformer" else None,
         ("detr", "official"): detr.table(hub=False, masks="masks.last.weight" in head),
         ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.weight" in head),
-        ("rf_detr", "official"): rf_detr.table(),
-        ("rf_detr", "huggingface"): rf_detr.table(),
+        **{("rf_detr", name): rf_detr.table() for name in ("official", "huggingface")},
         ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
         ("eomt", "huggingface"): _hub_eomt(config),
@@ -128,8 +127,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("mae", "huggingface"): _hub_mae(config, head),
         ("timesformer", "official"): _timesformer(config, "official"),
         ("timesformer", "huggingface"): _timesformer(config, "huggingface"),
-        ("dit", "official"): dit.OFFICIAL,
-        ("dit", "huggingface"): dit.HUB,
+        **{("dit", name): one for name, one in dit.WRITTEN.items()},
     }
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):

@@ -59,8 +59,8 @@ def latent_shape(folder: Path) -> LatentShape:
     config = _config(folder)
     if config.get("shift_factor") is not None or config.get("latents_mean") is not None:
         raise WeightsError(
-            f"{folder} holds an autoencoder whose latents are shifted, unlike those of DiT. Use one of Stable Diffusion "
-            "1 or 2, such as sd-vae-ft-ema."
+            f"{folder} holds an autoencoder whose latents are shifted, unlike those of DiT. Use one of Stable "
+            "Diffusion 1 or 2, such as sd-vae-ft-ema."
         )
     try:
         return LatentShape(
@@ -98,7 +98,7 @@ class Autoencoder:
 
 
 class Space:
-    """Where a network makes images: in pixels, or in the latents of the autoencoder in a folder, opened at first use."""
+    """Where a network makes images: in pixels, or in the latents of an autoencoder, which is opened at first use."""
 
     def __init__(self, vae: str) -> None:
         self.folder = Path(vae).expanduser() if vae else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from vitrail.weights.rules import Rule, Table, stacked
 
 _BLOCK = (
@@ -59,3 +62,6 @@ HUB = Table(
     head=(Rule("modulation.linear.{p}", "proj_out_1.{p}"), Rule("linear.{p}", "proj_out_2.{p}")),
 )
 """Encoder and final layer, with the layers of time and label of the first block."""
+
+WRITTEN: Mapping[str, Table] = MappingProxyType({"official": OFFICIAL, "huggingface": HUB})
+"""Name of a layout → its table."""
