@@ -53,7 +53,6 @@ def film(
         stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.options = "yuv420p", {"g": "10", "bf": "2"}
-        stream.codec_context.thread_count = 1  # several give another file now and then
         if codec == "libx264":
             stream.options |= {"crf": "8"}
         else:

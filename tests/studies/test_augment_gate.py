@@ -23,7 +23,7 @@ from vitrail.studies.augment_options import AugmentOptions, train_options
 from vitrail.studies.compare.outcome import SharedImages
 
 OPTIONS = TrainOptions(
-    model="vit_digits", weights="none", epochs=6, batch=16, micro=16, lr=0.002, warmup=1, augment="none",
+    model="vit_digits", weights="none", epochs=3, batch=16, micro=16, lr=0.002, warmup=1, augment="none",
     precision="float32", device="cpu", imgsz="16",
 )  # fmt: skip
 

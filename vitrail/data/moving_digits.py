@@ -1,6 +1,6 @@
 """The built-in data set `moving_digits`: real scans of digits that move; the class is the direction.
 
-Each of 300 scans moves in each of four directions, from a place that is drawn, across a square of 32 pixels whose
+Each of 1,500 scans moves in each of four directions, from a place that is drawn, across a square of 32 pixels whose
 opposite sides are joined and which has ten places along each side. The directions are perpendicular and equally fast: a
 step of (1, 3) places, and the same turned by 90, 180 and 270 degrees. Because 3 · 3 = -1 modulo 10, a step of one
 direction is an odd multiple of a step of any other: in ten frames all four visit the same ten places and differ in
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vitrail.core.errors import MissingExtraError
 
-SIDE, FRAMES, SCANS, RATE = 32, 10, 300, 10
+SIDE, FRAMES, SCANS, RATE = 32, 10, 1500, 10
 DIRECTIONS = {"down": (1, 3), "right": (3, -1), "up": (-1, -3), "left": (-3, 1)}
 """Class → its step (to the right, down) in places, of which each side has as many as there are frames."""
 
@@ -28,7 +28,7 @@ _SEED = 0
 
 
 def write(root: Path) -> None:
-    """Write 1,200 clips as `direction/v_direction_g0001_c01.mkv`; the clips of one scan are one group, `g0001`.
+    """Write 6,000 clips as `direction/v_direction_g0001_c01.mkv`; the clips of one scan are one group, `g0001`.
 
     Raises:
         MissingExtraError: PyAV is not installed.

@@ -256,7 +256,7 @@ def _block(c: TimeSformerConfig, rate: float) -> PreNorm:
 
 PRESETS: Mapping[str, TimeSformerConfig] = MappingProxyType(
     {
-        "timesformer_digits": TimeSformerConfig(image=32, patch=4, width=64, depth=4, heads=4),
+        "timesformer_digits": TimeSformerConfig(image=32, patch=8, width=64, depth=4, heads=4),
         "timesformer_s": TimeSformerConfig(width=384, heads=6),  # not of the paper: the size of ViT-S/16
         "timesformer_b": TimeSformerConfig(),  # B, HR and L: table 5 and the official code
         "timesformer_hr": TimeSformerConfig(image=448, frames=16),

@@ -41,7 +41,7 @@ def with_own_head(found: Pretrained) -> Answering:
     Raises:
         WeightsError: the head has tensors that its task has not, or lacks some, or has other shapes.
     """
-    size = published_preprocess(found).size
+    size = found.config.size if found.settings.get("vae") else published_preprocess(found).size  # of latents
     encoder, settings = found.build(image=size if size != found.config.size else None), _settings(found)
     if found.task == "panoptic" and encoder.own_head(found.task, 2) is not None:
         settings = {"merge": "queries", **settings}  # its queries find things and areas alike

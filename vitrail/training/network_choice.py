@@ -182,6 +182,14 @@ def shapes_of(manifest: Manifest, most: int = 32) -> list[tuple[int, int]]:
     return [load(manifest.root, row.path, part=row.part).image.shape[:2] for row in some]
 
 
+def are_grey(manifest: Manifest, most: int = 32) -> bool:
+    """Return whether at most about twice `most` kept images, spread over the manifest, have no colour."""
+    rows = manifest.rows()
+    some = rows[:: max(1, len(rows) // most)]
+    images = (load(manifest.root, row.path, part=row.part).image for row in some)
+    return all(bool((one == one[..., :1]).all()) for one in images)
+
+
 def short_side(shapes: Sequence[tuple[int, int]]) -> int:
     """Return the median short side, in pixels."""
     return int(median_low(min(shape) for shape in shapes))

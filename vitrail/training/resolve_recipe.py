@@ -35,6 +35,7 @@ from vitrail.runs.task_settings import settings_class, usual_recipes
 from vitrail.runs.task_wrapping import Unwrapped, unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, seconds
 from vitrail.tasks.base import Task
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.training.clip_recipe import clip_layer, for_clips, refuse_clips
 from vitrail.training.distillation import with_teacher
 from vitrail.training.elastic_recipe import costs_of, with_operating_points
@@ -45,6 +46,7 @@ from vitrail.training.network_choice import (
     TINY,
     NamedNetwork,
     NetworkChoice,
+    are_grey,
     fresh_network,
     named_network,
     pretrained_network,
@@ -65,6 +67,9 @@ from vitrail.training.view_choice import view_layer
 
 FEW = 5000
 """Largest number of images for which a fine-tune uses the recipe for small data sets."""
+
+CLIPS = "timesformer"
+"""The recipe for clips from scratch, also of networks for images over their frames: what is compared trains alike."""
 
 STEPS = 8
 """Smallest number of steps per epoch. With fewer, the batch of the recipe is too large for the data set."""
@@ -132,6 +137,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         *raster_line(prepared),
         *windowed,
         *_left_out(network, task.name),
+        *(["1 channel: the images have no colour"] if _makes_grey(wanted) else []),
         *composed.reasons,
         *_remarks(options, tune),
         *costs_of(composed.recipe),
@@ -312,9 +318,18 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
         pool = "mean"  # nothing has yet trained the class token to stand for the image
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
-        "model": {"imgsz": wanted.network.size},
+        "model": {"imgsz": wanted.network.size, "channels": 1 if _makes_grey(wanted) else None},
         "task": {"settings": {"pool": pool} if pools else {}},
     }
+
+
+def _makes_grey(wanted: _Wanted) -> bool:
+    """Return whether the training makes images, and those that it learns from have no colour.
+
+    In three equal channels most of the noise has nothing to do with the images, and they are learnt much later.
+    """
+    makes = issubclass(load("task", wanted.task), MakesImages) and wanted.network.weights == "none"
+    return makes and are_grey(wanted.prepared.manifest)
 
 
 _DATA = (
@@ -372,6 +387,8 @@ def default_recipe(wanted: _Wanted) -> str:
         return usual
     if tune in {"draft", "head"}:
         return tune
+    if tune == "scratch" and wanted.prepared.manifest.holds_clips:
+        return CLIPS
     if tune == "full" and _pretrained(network, wanted.task):
         return "after_pretraining"
     preset = our_name(network.name)[0]

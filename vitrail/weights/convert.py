@@ -66,7 +66,7 @@ def convert(
         raise WeightsError(
             f"Weights for {to} are stored in a {suffix} file; use this suffix for the output, not {out.name}."
         )
-    found = from_path(source, model, network)
+    found = dit_files.without_autoencoder(from_path(source, model, network))
     if to == "vitrail":
         _write_own(found, out)
         return found

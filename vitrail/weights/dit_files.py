@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import isqrt
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +15,17 @@ from vitrail.core.errors import WeightsError
 from vitrail.data.preprocess import HALF
 from vitrail.layers.position import grid_sines
 from vitrail.models.dit import TASK, DiTConfig
+from vitrail.tasks.generate.latents import latent_shape
+from vitrail.weights import rules
 from vitrail.weights.conventions import Conventions, Preprocessing
 from vitrail.weights.files import Opened
 from vitrail.weights.infer_config import UNSAID, Peek, want
 from vitrail.weights.rules import Table
 from vitrail.weights.stated_config import Said, places
 from vitrail.weights.tables import dit as tables
+
+if TYPE_CHECKING:
+    from vitrail.weights.pretrained import Pretrained
 
 OFFICIAL = frozenset(
     {"x_embedder.proj.weight", "t_embedder.mlp.0.weight", "y_embedder.embedding_table.weight"}
@@ -35,6 +42,9 @@ STATED: Mapping[str, Any] = MappingProxyType(
     {"activation_fn": "gelu-approximate", "norm_type": "ada_norm_zero", "attention_bias": True}
 )
 """Settings of diffusers with which it computes as DiT."""
+
+VAE = "vae"
+"""The folder of the autoencoder beside a network, and the setting of its task that names it."""
 
 EPS = 1e-6
 """What its authors' norms add to the variance."""
@@ -56,17 +66,46 @@ class Found(NamedTuple):
     conventions: Conventions
     said: Said
     task: str = TASK
+    settings: Mapping[str, Any] = MappingProxyType({})
     own_head: bool = True
     notes: tuple[str, ...] = ()
 
 
 def look(opened: Opened, tensors: Mapping[str, Tensor]) -> Found | None:
-    """Return what a file of DiT holds, or None for another file. WeightsError for one that computes otherwise."""
+    """Return what a file of DiT holds, or None for another file. WeightsError for one that computes otherwise.
+
+    An autoencoder in a folder `vae` beside it, of whose latents it has the channels, becomes a setting of its task.
+    """
     if tensors.keys() >= OFFICIAL:
         conventions = Conventions("official", "tanh", "bicubic", PREPROCESSING)
-        return Found(tables.OFFICIAL, config_of, tensors, conventions, Said())
-    if not tensors.keys() >= HUB:
+        found = Found(tables.OFFICIAL, config_of, tensors, conventions, Said())
+    elif tensors.keys() >= HUB:
+        found = _hub(opened, tensors)
+    else:
         return None
+    home = opened.path if opened.path.is_dir() else opened.path.parent
+    project, rows = (
+        rules.peek(found.table, found.tensors, n) for n in ("embed.project.weight", "position.table")
+    )
+    if not (home / VAE / "config.json").is_file() or project is None or rows is None:
+        return found
+    shape = latent_shape(home / VAE)
+    if project.shape[1] != shape.channels:
+        return found
+    side = isqrt(rows.shape[1]) * project.shape[-1] * shape.stride
+    steps = replace(PREPROCESSING, image=(side, side))
+    return found._replace(
+        conventions=replace(found.conventions, preprocessing=steps),
+        settings={VAE: str((home / VAE).resolve())},
+        notes=(
+            *found.notes,
+            f"it works in latents of the autoencoder in {VAE}/ beside it, for images of {side} px",
+        ),
+    )
+
+
+def _hub(opened: Opened, tensors: Mapping[str, Tensor]) -> Found:
+    """Return what a file with diffusers' names holds."""
     stated = opened.config if "num_attention_heads" in opened.config else {}
     for name, ours in STATED.items():
         if stated.get(name, ours) != ours:
@@ -110,6 +149,14 @@ def config_of(peek: Peek, conventions: Conventions, said: Said) -> DiTConfig:
         hidden=None if hidden == 4 * width else hidden,
         classes=len(label) - 1,
     )
+
+
+def without_autoencoder(found: Pretrained) -> Pretrained:
+    """Return weights for a file elsewhere, which do not name the folder of an autoencoder here."""
+    if VAE not in found.settings or found.preprocessing is None:
+        return found
+    settings = {name: value for name, value in found.settings.items() if name != VAE}
+    return replace(found, settings=settings, preprocessing=replace(found.preprocessing, image=None))
 
 
 def whole(config: DiTConfig, layout: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

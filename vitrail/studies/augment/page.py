@@ -48,7 +48,9 @@ def _scores(outcome: Outcome) -> Any:
     bars = [
         Bar(
             f"{name} generated images",
-            *(100 * one[part] for part in ("value", "low", "high")),
+            100 * one["value"],
+            100 * one["low"],
+            100 * one["high"],
             (100 * runs[name].mean(1)).tolist(),
         )
         for name, one in outcome.sides().items()
@@ -62,11 +64,11 @@ def _gain(outcome: Outcome) -> Any:
         f"those of {outcome.name}": outcome.part(of_class=True),
         "those of other classes": outcome.part(of_class=False),
     }
-    bars = [
-        Bar(name, *(100 * one for one in (part.difference.value, *part.difference.interval())))
-        for name, part in parts.items()
-        if part is not None
-    ]
+    bars = []
+    for name, part in parts.items():
+        if part is not None:
+            low, high = part.difference.interval()
+            bars.append(Bar(name, 100 * part.difference.value, 100 * low, 100 * high))
     return plots.intervals(bars, "gain in points; grey: ± 1", 1.0)
 
 

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,6 +95,57 @@ class Autoencoder:
         """Return the images of scaled latents: (b, channels, row, col) -> (b, 3, height, width), about -1 to 1."""
         images: Tensor = self.network.decode(latents / self.shape.scale).sample
         return images
+
+
+class Space:
+    """Where a network makes images: in pixels, or in the latents of the autoencoder in a folder, opened at first use."""
+
+    def __init__(self, vae: str) -> None:
+        self.folder = Path(vae).expanduser() if vae else None
+        self.opened: Autoencoder | None = None
+
+    @property
+    def pixels(self) -> bool:
+        """Whether it is the pixels themselves."""
+        return self.folder is None
+
+    def of(self, size: tuple[int, int], channels: int) -> tuple[tuple[int, int], int]:
+        """Return size and channels of what a network sees of images of this size and number of channels.
+
+        Raises:
+            SettingError: the autoencoder takes other images.
+            WeightsError: the folder holds no autoencoder.
+        """
+        if self.folder is None:
+            return size, channels
+        shape = latent_shape(self.folder)
+        if channels != shape.pixels:
+            raise SettingError(
+                f"The autoencoder in {self.folder} takes images of {shape.pixels} channels, not {channels}. Leave vae "
+                "out to work in pixels."
+            )
+        return shape.of(size), shape.channels
+
+    def enter(self, images: Tensor, rng: np.random.Generator | None = None) -> Tensor:
+        """Return what a network sees of images (b, c, height, width) from -1 to 1; with `rng` latents are drawn."""
+        if self.folder is None:
+            return images
+        noise = None
+        if rng is not None:
+            (row, col), channels = self.of((images.shape[2], images.shape[3]), images.shape[1])
+            drawn = rng.standard_normal((len(images), channels, row, col), np.float32)
+            noise = torch.from_numpy(drawn).to(images.device)
+        return self._autoencoder(self.folder, images.device).encode(images.float(), noise)
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Return the images, about -1 to 1, of what `enter` returns."""
+        return x if self.folder is None else self._autoencoder(self.folder, x.device).decode(x.float())
+
+    def _autoencoder(self, folder: Path, device: torch.device) -> Autoencoder:
+        if self.opened is None:
+            self.opened = Autoencoder(folder)
+        self.opened.network.to(device)
+        return self.opened
 
 
 def _home(folder: Path) -> Path:

@@ -87,14 +87,22 @@ class Noises:
 
 
 def made(
-    network: nn.Module, labels: Tensor, none: int, noises: Noises, making: Making, start: Tensor
+    network: nn.Module,
+    labels: Tensor,
+    none: int,
+    noises: Noises,
+    making: Making,
+    start: Tensor,
+    *,
+    clip: bool = True,
 ) -> Tensor:
     """Return images of the classes `labels` (b,), made from `start` (c, h, w) with noise: (b, c, h, w), about -1 to 1.
 
-    At a strength of 1 nothing of `start` counts. `none` is the number that stands for no class.
+    At a strength of 1 nothing of `start` counts. `none` is the number that stands for no class. With `clip` the images
+    are kept within -1 and 1 on the way, as pixels are; latents are not.
     """
     schedule = making.schedule()
-    chain = Chain(schedule, making.sampler, clip=True)
+    chain = Chain(schedule, making.sampler, clip)
     predict = guided(_told(network, labels), _told(network, torch.full_like(labels, none)), making.guidance)
     first, x = schedule.first_step(making.strength), noises()
     if first < len(schedule):

@@ -27,6 +27,7 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
 from vitrail.tasks.generate.diffusion import Estimate, linear_schedule, losses
 from vitrail.tasks.generate.evaluation import BOUND, ERROR, LEVEL, GenerateEvaluation
+from vitrail.tasks.generate.latents import Space
 from vitrail.tasks.generate.prediction import WIDE, Denoised, pixels_of
 from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Making, Noises, made
 from vitrail.tasks.generate.settings import STEPS, GenerateSettings
@@ -76,6 +77,7 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
         self.schedule = linear_schedule(STEPS)
+        self.space = Space(self.settings.vae)
 
     # Network
 
@@ -101,12 +103,17 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         half = HALF[:1] * preprocess.channels
         return replace(preprocess, mean=half, std=half)
 
+    def network_input(self, size: tuple[int, int], channels: int) -> tuple[tuple[int, int], int]:
+        """Return size and channels of what the network sees of images: those of latents, with an autoencoder."""
+        return self.space.of(size, channels)
+
     # Training
 
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
         """Return the loss under levels and noise that are drawn from `rng`; some classes are dropped."""
+        batch = self._entered(batch, rng)
         count = len(batch)
         level = torch.from_numpy(rng.integers(0, STEPS, count))
         noise = torch.from_numpy(rng.standard_normal(batch.images.shape, np.float32))
@@ -128,6 +135,7 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         If the batch has no noise yet, level and noise follow from the ids of the images.
         """
         if TIME not in batch.inputs:
+            batch = self._entered(batch)
             batch = self.with_noise(batch, self._fixed(batch))
         given = batch.inputs
         output: Output = network(given)
@@ -142,6 +150,12 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
             ERROR: found.mse,
             BOUND: found.bound,
         }
+
+    def _entered(self, batch: Batch[Any], rng: np.random.Generator | None = None) -> Batch[Any]:
+        """Return the batch with what the network sees of its images."""
+        if self.space.pixels:
+            return batch
+        return replace(batch, inputs={**batch.inputs, "images": self.space.enter(batch.images, rng)})
 
     def _fixed(self, batch: Batch[Any]) -> Drawn:
         """Return level and noise by the id of each image; without targets, no class is shown."""
@@ -161,8 +175,9 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Denoised]:
         """Return what each image with noise was taken for, for drawings."""
         guess = self.schedule.start(output[NOISY], output[LEVEL].long(), output[NOISE])
+        shown = (pixels_of(self.space.leave(one)) for one in (output[NOISY], guess, output[CLEAN]))
         parts = zip(
-            pixels_of(output[NOISY]), pixels_of(guess), pixels_of(output[CLEAN]),
+            *shown,
             output[LEVEL].long().tolist(), output[ERROR].tolist(), strict=True,
         )  # fmt: skip
         return [Denoised(*part) for part in parts]
@@ -185,10 +200,17 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, start: Tensor
     ) -> Tensor:
         """Return the images with these numbers of a class and a seed: (b, c, h, w), about -1 to 1."""
+        if start.shape[0] not in (1, 3):
+            raise SettingError(
+                f"The network makes latents of {start.shape[0]} channels, not pixels. Put the folder of their "
+                "autoencoder, in diffusers' layout, beside its file under the name vae."
+            )
         device = next(network.parameters()).device
         labels = torch.full((len(numbers),), label, device=device)
-        noises = Noises(seed, numbers, tuple(start.shape), device)
-        return made(network, labels, len(self.labels), noises, making, start)
+        inner = self.space.enter(start.to(device)[None])[0]
+        noises = Noises(seed, numbers, tuple(inner.shape), device)
+        images = made(network, labels, len(self.labels), noises, making, inner, clip=self.space.pixels)
+        return self.space.leave(images)
 
     def sheet(self, network: nn.Module, shape: tuple[int, ...]) -> Image:
         """Return images of each class in few steps, a row each; of the first classes if there are many."""
