@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
@@ -64,11 +64,11 @@ class Encoder(nn.Module):
 
     def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
         """Return the patch vectors of its largest position table, (row·col, d), and their grid; or None."""
-        positions = (part for part in self.modules() if isinstance(part, LearnedPosition))
-        tables = [part for part in positions if len(part.grid) == 2]  # not those of frames
-        if not tables:
+        parts = (part for part in self.modules() if isinstance(part, LearnedPosition))
+        tables = [part for part in parts if len(part.grid) == 2]  # not those of frames
+        largest = max(tables, key=lambda position: position.table.shape[1], default=None)
+        if largest is None:
             return None
-        largest = max(tables, key=lambda position: position.table.shape[1])
         return largest.table[0, largest.prefix :], (largest.grid[0], largest.grid[1])
 
     @abstractmethod
@@ -286,20 +286,3 @@ class ColumnEncoder(Encoder):
         """Return the normalised maps after these blocks."""
         levels = (tapped[block] for block in blocks)
         return tuple(level.with_x(self.norm(level.x)).map() for level in levels)
-
-
-class Pyramid(nn.Module):
-    """Columns with growing widths and shrinking grids; `merges` are the layers between them, one fewer."""
-
-    def __init__(self, stages: Sequence[Column], merges: Sequence[nn.Module]) -> None:
-        super().__init__()
-        assert len(merges) == len(stages) - 1, "there must be one merge between every two stages"
-        self.stages, self.merges = nn.ModuleList(stages), nn.ModuleList(merges)
-
-    def forward(self, tokens: Tokens, record: Recorder | None = None) -> list[Tokens]:
-        """Tokens of the finest grid -> the output tokens of each stage, coarse last."""
-        levels: list[Tokens] = []
-        for turn, stage in enumerate(self.stages):
-            tokens = stage(self.merges[turn - 1](tokens) if turn else tokens, record)
-            levels.append(tokens)
-        return levels

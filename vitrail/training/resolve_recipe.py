@@ -113,13 +113,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     named = for_raster(prepared, named_network(options), options.weights)
     named = for_clips(prepared, named, options, side)
     _refuse_draft(options.tune, task.name)  # before weights are fetched
-    kind, raster = load("task", task.name), prepared.layout.raster is not None
-    fresh = kind.fresh or named.clips
-    network, reasons = (
-        fresh_network(side, named, kind.networks)
-        if from_scratch(source, options, raster=raster, fresh=fresh)
-        else pretrained_network(options.weights or measured_weights(options) or "auto", named)
-    )
+    network, reasons = _network(source, prepared, options, named, load("task", task.name), side)
     refuse_clips(prepared, network.encoder, network.name)
     _refuse_network(task.name, options, prepared.manifest.truth, network.encoder)
     network, sized = _at_size_of_weights(network, named, task.name)
@@ -150,6 +144,16 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         origins=(full or composed).origins,
         shrink=named.size is None,
     )
+
+
+def _network(
+    source: str, prepared: Prepared, options: TrainOptions, named: NamedNetwork, task: Any, side: int
+) -> tuple[NetworkChoice, list[str]]:
+    """Choose the network of a task, given by its class, from scratch or from weights; return it with the reasons."""
+    fresh, raster = task.fresh or named.clips, prepared.layout.raster is not None
+    if from_scratch(source, options, raster=raster, fresh=fresh):
+        return fresh_network(side, named, task.networks)
+    return pretrained_network(options.weights or measured_weights(options) or "auto", named)
 
 
 def from_scratch(source: str, options: TrainOptions, *, raster: bool, fresh: bool = False) -> bool:
