@@ -76,7 +76,7 @@ def decision(data: Path, generator: str, asked: argparse.Namespace, out: Path) -
     more = ["--n", asked.n] if asked.n else []
     more += ["--epochs", asked.epochs] if asked.epochs else []
     return called(
-        "augment", data, "--class", asked.rare, "--with", generator, "--seeds", asked.seeds, "--model", "vit_digits",
+        "augment", data, "--class", asked.rare, "--with", generator, "--seeds", asked.seeds, "--model", asked.model,
         "--weights", "none", "--imgsz", asked.imgsz, "--device", asked.device, "--out", out, "--json", *more,
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def planted(
         return [Path(shutil.copy(images[i % len(images)], folder / f"{i:04}.png")) for i in range(number)]
 
     options = TrainOptions(
-        model="vit_digits", weights="none", imgsz=str(asked.imgsz), epochs=asked.epochs, device=asked.device
+        model=asked.model, weights="none", imgsz=str(asked.imgsz), epochs=asked.epochs, device=asked.device
     )
     labels = sorted(one.name for one in (data / "train").iterdir())
     wanted = Asked(str(data), asked.rare, options, asked.n, asked.seeds)
@@ -113,6 +113,7 @@ def main() -> int:
     parser.add_argument("--train", type=int, default=80)
     parser.add_argument("--n", type=int, help="generated images; by default as many as the class lacks")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--model", default="vit_digits", help="the network that is trained with and without")
     parser.add_argument("--epochs", type=int, help="of the classifiers; by default the recipe's")
     parser.add_argument("--generator", help="a run that makes digits, trained on FOLDER/digits")
     parser.add_argument("--generator-epochs", type=int)
@@ -136,7 +137,8 @@ def main() -> int:
             )
             found["its training images"] = planted(data, own, "training images", asked, root / "gated-copies")
         settings = {
-            name: getattr(asked, name) for name in ("rare", "cut", "train", "seeds", "imgsz", "epochs")
+            name: getattr(asked, name)
+            for name in ("rare", "cut", "train", "seeds", "imgsz", "model", "epochs")
         }
         report = {
             "machine": machine(),
