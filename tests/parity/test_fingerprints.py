@@ -6,6 +6,8 @@ numbers is meant, print the new rows with `python tests/parity/test_fingerprints
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 from torch import nn
@@ -65,6 +67,12 @@ CONFIGS = {
     "vvt product": VVTConfig(
         48, 3, (12, 22), (1, 1), (1, 1), (3, 2), reduce=(1, 2), shrink=(2, 1), form="product"
     ),
+    **{
+        f"timesformer {name}": TimeSformerConfig(
+            image=32, patch=8, frames=3, width=48, depth=2, heads=3, attention=name
+        )
+        for name in ("divided", "joint", "space")
+    },
     "wetmapformer": WetMapFormerConfig(32, 3, widths=(12, 22), depths=(2, 2), head_dim=11),
     "wetmapformer published": WetMapFormerConfig(
         8, 3, widths=(12, 22), depths=(1, 2), head_dim=11, as_published=True
@@ -95,6 +103,9 @@ RECORDED: dict[str, list[float]] = {
     "supervit lvvit": [0.46256, 0.04644, -0.45918, 0.2356, 0.28163, -0.46466, 0.45904, -0.03751],
     "vvt": [0.97144, 0.5237, -0.62544, -0.24042, 0.23622, -0.68609, -0.88985, 0.10222],
     "vvt product": [0.98571, 1.36909, 0.59806, -0.31298, -0.92979, -1.34383, -1.04695, -0.47374],
+    "timesformer divided": [-0.3993, 0.49319, -0.03771, -0.24756, 0.04524, 0.07418, 0.04752, -0.07415],
+    "timesformer joint": [-0.35299, 0.67559, -0.23546, -0.28971, 0.37287, -0.29817, 0.1168, 0.3139],
+    "timesformer space": [-0.51593, 0.6743, -0.1227, -0.3904, 0.38191, -0.24234, 0.09065, 0.24841],
     "wetmapformer": [0.76464, 1.26901, 0.48138, -2.04032, -6.17382, -10.89525, -13.82123, -13.93283],
     "wetmapformer published": [5.90279, 7.87257, 8.34196, 7.24932, 4.68294, 1.18971, -1.48393, -2.70589],
 }
@@ -122,8 +133,10 @@ def logits(name: str) -> torch.Tensor:
         set_keep(encoder, 0.7)
     fill(encoder)
     fill(head)
-    height, width = config.size[0], 2 * config.size[0]  # twice as wide: positions are resized, too
-    pixels = torch.arange(3 * height * width, dtype=torch.float64).view(1, 3, height, width)
+    shape = encoder.spec.shape(
+        (config.size[0], 2 * config.size[0])
+    )  # twice as wide: positions are resized, too
+    pixels = torch.arange(prod(shape), dtype=torch.float64).view(1, *shape)
     return head(encoder(torch.sin(pixels * 0.37).float()))["logits"][0]
 
 
