@@ -65,7 +65,7 @@ def test_the_class_counts_and_an_image_without_one_is_shown_none(task):
             for targets in ([0], [1], None)
         )
         drawn = Drawn(torch.tensor([0]), torch.zeros(1, 3, 16, 16), torch.tensor([3]))
-        last = task.with_noise(images, drawn)
+        last = task.with_noise(images, images.images, drawn)
     assert not torch.equal(given, other)
     assert not torch.equal(given, none)
     assert last.inputs[LABEL].tolist() == [3]
@@ -264,5 +264,26 @@ def test_one_class_is_enough_and_no_image_is_not():
 def test_every_value_of_an_output_is_finite_at_the_first_and_the_last_level(task):
     images, draw = batch(2), torch.Generator().manual_seed(0)
     drawn = Drawn(torch.tensor([0, 999]), torch.randn(2, 3, 16, 16, generator=draw), torch.tensor([0, 1]))
-    output = task.answer(network_of(task), task.with_noise(images, drawn), Ask())
+    output = task.answer(network_of(task), task.with_noise(images, images.images, drawn), Ask())
     assert all(bool(torch.isfinite(output[name]).all()) for name in (ERROR, BOUND))
+
+
+def test_latents_of_an_autoencoder_are_what_the_network_sees(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    small = diffusers.AutoencoderKL(
+        block_out_channels=[8, 8], latent_channels=4, norm_num_groups=4, sample_size=32, **blocks
+    )
+    small.save_pretrained(tmp_path)
+    task = Generate(CLASSES, {"vae": str(tmp_path)})
+    assert task.network_input((32, 32), 3) == ((16, 16), 4)
+    with pytest.raises(SettingError, match="3 channels"):
+        task.network_input((32, 32), 1)
+    network = build_network(create_encoder("dit_digits", image=16, channels=4, settings=TINY), task)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    output = task.answer(network, Batch({"images": images}, [0, 1], ("a", "b")), Ask())
+    assert output[NOISE].shape == (2, 4, 16, 16)
+    assert task.decode(output, [], Ask())[0].guess.shape == (32, 32, 3)
+    with torch.inference_mode():
+        assert task.made(network, 0, 0, range(2), FEW, images[0]).shape == (2, 3, 32, 32)

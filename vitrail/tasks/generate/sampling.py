@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,13 @@ class Making:
         return respace(linear_schedule(STEPS), spaced_times(STEPS, (self.steps,)))
 
 
+class Classes(NamedTuple):
+    """The class of each image, int64 (b,), and the number that stands for no class."""
+
+    labels: Tensor
+    none: int
+
+
 class Noises:
     """The noise of each image, from a generator of its own, so that it follows from seed and number alone."""
 
@@ -87,15 +94,18 @@ class Noises:
 
 
 def made(
-    network: nn.Module, labels: Tensor, none: int, noises: Noises, making: Making, start: Tensor
+    network: nn.Module, classes: Classes, noises: Noises, making: Making, start: Tensor, *, clip: bool
 ) -> Tensor:
-    """Return images of the classes `labels` (b,), made from `start` (c, h, w) with noise: (b, c, h, w), about -1 to 1.
+    """Return images of the classes, made from `start` (c, h, w) with noise: (b, c, h, w).
 
-    At a strength of 1 nothing of `start` counts. `none` is the number that stands for no class.
+    At a strength of 1 nothing of `start` counts. With `clip` they are kept within -1 and 1 in every step.
     """
+    labels = classes.labels
     schedule = making.schedule()
-    chain = Chain(schedule, making.sampler, clip=True)
-    predict = guided(_told(network, labels), _told(network, torch.full_like(labels, none)), making.guidance)
+    chain = Chain(schedule, making.sampler, clip=clip)
+    predict = guided(
+        _told(network, labels), _told(network, torch.full_like(labels, classes.none)), making.guidance
+    )
     first, x = schedule.first_step(making.strength), noises()
     if first < len(schedule):
         x = schedule.noisy(start.to(x.device).expand_as(x), torch.full_like(labels, first - 1), x)

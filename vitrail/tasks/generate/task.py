@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,9 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
 from vitrail.tasks.generate.diffusion import Estimate, linear_schedule, losses
 from vitrail.tasks.generate.evaluation import BOUND, ERROR, LEVEL, GenerateEvaluation
+from vitrail.tasks.generate.latents import Autoencoder, latent_shape
 from vitrail.tasks.generate.prediction import WIDE, Denoised, pixels_of
-from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Making, Noises, made
+from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Classes, Making, Noises, made
 from vitrail.tasks.generate.settings import STEPS, GenerateSettings
 from vitrail.tasks.generate.targets import GenerateTargets
 from vitrail.tasks.image_makers import MakesImages
@@ -76,6 +78,7 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
         self.schedule = linear_schedule(STEPS)
+        self.autoencoder: Autoencoder | None = None
 
     # Network
 
@@ -101,25 +104,52 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         half = HALF[:1] * preprocess.channels
         return replace(preprocess, mean=half, std=half)
 
+    def network_input(self, size: tuple[int, int], channels: int) -> tuple[tuple[int, int], int]:
+        """Return size and channels of what the network sees: those of the images, or of their latents."""
+        if not self.settings.vae:
+            return size, channels
+        shape = latent_shape(Path(self.settings.vae))
+        if channels != shape.pixels:
+            raise SettingError(
+                f"The autoencoder takes images with {shape.pixels} channels, and these have {channels}. Leave out "
+                "--set vae, or convert the images."
+            )
+        return shape.of(size), shape.channels
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """Return what the network sees of images without noise: the images, or their latents."""
+        return self._autoencoder(images.device).encode(images) if self.settings.vae else images
+
+    def pixels(self, seen: Tensor) -> Tensor:
+        """Return the images of what a network sees or makes, about -1 to 1."""
+        return self._autoencoder(seen.device).decode(seen) if self.settings.vae else seen
+
+    def _autoencoder(self, device: torch.device) -> Autoencoder:
+        """Return the autoencoder, opened when it is first needed."""
+        if self.autoencoder is None:
+            self.autoencoder = Autoencoder(Path(self.settings.vae), device)
+        self.autoencoder.network.to(device)
+        return self.autoencoder
+
     # Training
 
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
         """Return the loss under levels and noise that are drawn from `rng`; some classes are dropped."""
-        count = len(batch)
+        count, clean = len(batch), self.encoded(batch.images)
         level = torch.from_numpy(rng.integers(0, STEPS, count))
-        noise = torch.from_numpy(rng.standard_normal(batch.images.shape, np.float32))
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
         dropped = torch.from_numpy(rng.random(count) < self.settings.drop)
         label = torch.as_tensor(batch.targets).cpu().masked_fill(dropped, len(self.labels))
-        noisy = self.with_noise(batch, Drawn(level, noise, label))
+        noisy = self.with_noise(batch, clean, Drawn(level, noise, label))
         return self.loss(self.answer(network, noisy, Ask()), batch.targets)
 
-    def with_noise(self, batch: Batch[Any], drawn: Drawn) -> Batch[Any]:
-        """Return a batch whose images have noise, with the images as they are and their noise as inputs besides."""
-        level, noise, label = (one.to(batch.images.device) for one in drawn)
-        noisy = self.schedule.noisy(batch.images, level, noise)
-        added = {"images": noisy, CLEAN: batch.images, ADDED: noise, TIME: level, LABEL: label}
+    def with_noise(self, batch: Batch[Any], clean: Tensor, drawn: Drawn) -> Batch[Any]:
+        """Return a batch whose images are `clean` with noise; `clean` and the noise are inputs besides."""
+        level, noise, label = (one.to(clean.device) for one in drawn)
+        noisy = self.schedule.noisy(clean, level, noise)
+        added = {"images": noisy, CLEAN: clean, ADDED: noise, TIME: level, LABEL: label}
         return replace(batch, inputs={**batch.inputs, **added})
 
     def answer(self, network: nn.Module, batch: Batch[Any], ask: Ask) -> Output:
@@ -128,7 +158,8 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         If the batch has no noise yet, level and noise follow from the ids of the images.
         """
         if TIME not in batch.inputs:
-            batch = self.with_noise(batch, self._fixed(batch))
+            clean = self.encoded(batch.images)
+            batch = self.with_noise(batch, clean, self._fixed(batch, tuple(clean.shape[1:])))
         given = batch.inputs
         output: Output = network(given)
         told = Estimate(output[NOISE].float(), output[SPREAD].float())
@@ -143,9 +174,8 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
             BOUND: found.bound,
         }
 
-    def _fixed(self, batch: Batch[Any]) -> Drawn:
+    def _fixed(self, batch: Batch[Any], shape: tuple[int, ...]) -> Drawn:
         """Return level and noise by the id of each image; without targets, no class is shown."""
-        shape = tuple(batch.images.shape[1:])
         drawn = [np.random.default_rng(derive(0, "noise", one)) for one in batch.ids]
         level = torch.tensor([int(one.integers(0, STEPS)) for one in drawn])
         noise = torch.from_numpy(np.stack([one.standard_normal(shape, np.float32) for one in drawn]))
@@ -162,7 +192,7 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         """Return what each image with noise was taken for, for drawings."""
         guess = self.schedule.start(output[NOISY], output[LEVEL].long(), output[NOISE])
         parts = zip(
-            pixels_of(output[NOISY]), pixels_of(guess), pixels_of(output[CLEAN]),
+            *(pixels_of(self.pixels(one)) for one in (output[NOISY], guess, output[CLEAN])),
             output[LEVEL].long().tolist(), output[ERROR].tolist(), strict=True,
         )  # fmt: skip
         return [Denoised(*part) for part in parts]
@@ -187,8 +217,10 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         """Return the images with these numbers of a class and a seed: (b, c, h, w), about -1 to 1."""
         device = next(network.parameters()).device
         labels = torch.full((len(numbers),), label, device=device)
-        noises = Noises(seed, numbers, tuple(start.shape), device)
-        return made(network, labels, len(self.labels), noises, making, start)
+        begun = self.encoded(start[None].to(device))[0]
+        noises = Noises(seed, numbers, tuple(begun.shape), device)
+        clip = not self.settings.vae  # latents have no bounds
+        return self.pixels(made(network, Classes(labels, len(self.labels)), noises, making, begun, clip=clip))
 
     def sheet(self, network: nn.Module, shape: tuple[int, ...]) -> Image:
         """Return images of each class in few steps, a row each; of the first classes if there are many."""
