@@ -333,7 +333,8 @@ def _makes_grey(wanted: _Wanted) -> bool:
     In three equal channels most of the noise has nothing to do with the images, and they are learnt much later.
     """
     makes = issubclass(load("task", wanted.task), MakesImages) and wanted.network.weights == "none"
-    return makes and are_grey(wanted.prepared.manifest)
+    latents = stated_settings(wanted.task, wanted.options).get("vae")
+    return makes and not latents and are_grey(wanted.prepared.manifest)
 
 
 _DATA = (
