@@ -21,8 +21,8 @@ def predict_zero_shot(
     words: Sequence[str], options: AnswerOptions, json: bool, csv: str | None, out: str | None, device: str
 ) -> int:
     """Predict images as classes that are only named; `words` are the model, if one is named, and the images."""
+    from vitrail.cli.answer_table import print_answers, write_csv
     from vitrail.cli.output import say, unread
-    from vitrail.cli.predict import print_answers, write_csv
     from vitrail.core.errors import UsageError
     from vitrail.core.files import refuse_unwritable
     from vitrail.core.text import command
