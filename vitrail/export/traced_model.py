@@ -335,7 +335,10 @@ def _row(attention: AttentionMap, asks: Sequence[int]) -> Tensor:
     here = slice(asks[0], asks[-1] + 1)
     if attention.weights.shape[-1] == attention.size[1]:
         return attention.weights[:, :, here].mean((1, 2))
-    row = attention._replace(weights=attention.weights[:, :, here], rows=attention.rows[..., here])
+    share = None if attention.share is None else attention.share[..., here]
+    row = attention._replace(
+        weights=attention.weights[:, :, here], rows=attention.rows[..., here], share=share
+    )
     wanted = F.one_hot(torch.tensor(list(asks)), attention.size[0]).sum(0).to(row.weights.dtype) / len(asks)
     return row.left_multiply(wanted.expand(row.weights.shape[0] // row.groups, -1))
 
