@@ -14,8 +14,9 @@ and its new value is the mean over the frames. `joint` is one attention of all t
 attention over time: every frame has a class token, and the clip's vector is their mean, before the last norm.
 
 Axes: b batch, t frames, n tokens (class, then patches in the order t, row, col), d width, g attention groups.
-Initial values are those of the official code, W_fc is 0: a new network answers as if every frame were alone, so that
-weights of an image network start it. Stochastic depth drops the branches of whole clips.
+The official code always begins with the weights of an image network, with 0 for W_fc and the time table, so that every
+frame is seen as if it were alone (`weights/image_start.py`). A network without them begins as a ViT here does: it would
+not find out for long that frames differ. Stochastic depth drops the branches of whole clips.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tile
 from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.sdpa import Recorder, TokenIndex
 from vitrail.layers.tokens import CLASS, Features, FeatureSpec, Tokens
-from vitrail.layers.weight_init import truncated
+from vitrail.layers.weight_init import xavier
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,6 @@ class TimeSformer(ColumnEncoder):
         self.time = None if apart else LearnedPosition(c.width, (c.frames,), resize="nearest")
         self.blocks = Column(_block(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
-        truncated(self, 0.02)
-        starts_in_space(self)
 
     def start(self, images: Tensor) -> Tokens:
         """(b, t, channels, height, width) -> input Tokens of the first block, (b, prefix + t·row·col, d)."""
@@ -179,6 +178,7 @@ class TimeBranch(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.attention = SelfAttention(width, heads)
         self.project = nn.Linear(width, width)  # W_fc
+        xavier(self.project)
         self.drop = DropPath(drop_path)
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
@@ -235,14 +235,6 @@ def check_clips(images: Tensor, channels: int) -> None:
             f"The network takes clips as (batch, frames, {channels}, height, width), not {tuple(images.shape)}. Give "
             "it clips, and build it with the number of channels of their frames (channels=…)."
         )
-
-
-@torch.no_grad()
-def starts_in_space(network: nn.Module) -> None:
-    """Set W_fc and the time table of a TimeSformer to 0, so that frames do not see each other at first."""
-    for name, parameter in network.named_parameters():
-        if ".time.project." in name or name == "time.table":
-            parameter.zero_()
 
 
 def _block(c: TimeSformerConfig, rate: float) -> PreNorm:
