@@ -95,7 +95,7 @@ def _given(options: TrainOptions) -> dict[str, Any]:
 def _made(maker: Run, options: argparse.Namespace, found: dict[str, Any]) -> dict[str, list[Path]]:
     """Make images of every class as class folders; return their paths by class."""
     predictor = Predictor(maker, "cpu")
-    making = making_of(predictor, steps=options.steps, guidance=options.guidance)
+    making = making_of(predictor, {"steps": options.steps, "guidance": options.guidance})
     began, paths = time.process_time(), {}
     for name in predictor.labels:
         folder = options.out / "made" / name

@@ -56,7 +56,7 @@ def run(photos, tmp_path_factory):
 def test_a_run_shows_what_it_makes(run):
     assert (run / "live.png").is_file()
     result = json.loads((run / "result.json").read_text())
-    assert [one["_"] for one in result["sections"]][0] == "Picture"
+    assert next(one["_"] for one in result["sections"]) == "Picture"
     page = (run / "report.html").read_text()
     assert "Made images" in page
     assert "Noise taken away in one step" in page

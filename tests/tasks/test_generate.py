@@ -210,7 +210,7 @@ def test_little_strength_keeps_the_image_and_all_of_it_keeps_nothing(task):
 )
 def test_ways_that_make_no_image_are_refused(stated, said, task):
     with pytest.raises(SettingError, match=said):
-        Making.of(task.settings).changed(**stated)
+        Making.of(task.settings).changed(stated)
 
 
 def test_the_proof_holds_noise_and_spread(task):

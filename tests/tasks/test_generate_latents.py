@@ -97,12 +97,12 @@ def test_a_published_network_with_its_autoencoder_beside_it_makes_pixels(
     convert(tmp_path / "one.safetensors", tmp_path / "DiT.safetensors", to="official", network={"heads": 2})
     alone = Predictor(published_model(str(tmp_path / "DiT.safetensors")).path, "cpu")
     with pytest.raises(SettingError, match=r"latents of 4 channels.*under the name vae"):
-        list(made_images(alone, "class 1", 1, making=making_of(alone, steps=3)))
+        list(made_images(alone, "class 1", 1, making=making_of(alone, {"steps": 3})))
     shutil.copytree(folder, tmp_path / "vae")
     opened = Predictor(published_model(str(tmp_path / "DiT.safetensors")).path, "cpu")
     assert (opened.preprocess.size, opened.preprocess.channels) == ((16, 16), 3)
-    made = list(made_images(opened, "class 1", 2, making=making_of(opened, steps=3)))
+    made = list(made_images(opened, "class 1", 2, making=making_of(opened, {"steps": 3})))
     assert [(one.size, one.mode) for one in made] == [((16, 16), "RGB")] * 2
     photo = np.zeros((20, 20, 3), np.uint8)
-    changed = list(made_images(opened, "class 1", 1, making=making_of(opened, steps=3), image=photo))
+    changed = list(made_images(opened, "class 1", 1, making=making_of(opened, {"steps": 3}), image=photo))
     assert changed[0].size == (16, 16)

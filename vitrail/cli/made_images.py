@@ -44,7 +44,7 @@ def make_images(
     folder = Path(out or FOLDER)
     predictor = Predictor(model_file(model), device)
     stated = {name: getattr(options, name) for name in ("steps", "sampler", "guidance", "strength")}
-    making = making_of(predictor, **stated)
+    making = making_of(predictor, stated)
     place_of(predictor, options.class_ or "")
     refuse_unwritable_folder(folder)
     piped = sys.stdin.buffer.read() if "-" in named else None

@@ -1,9 +1,9 @@
 """The built-in data set `moving_digits`: real scans of digits that move to the left or to the right.
 
-Each scan moves by two pixels a frame across a square of 32 pixels whose opposite sides are joined, once in each
-direction, from a place that is drawn. A clip that is played backwards is as likely a clip of the other class: so neither
-a frame nor all frames without their order tell the class, and the digit does not either. The same is true of any frames
-that are evenly spaced in time.
+Each scan moves by two pixels a frame across a square of 32 pixels whose opposite sides are joined, once in
+each direction, from a place that is drawn. A clip that is played backwards is as likely a clip of the other
+class: so neither a frame nor all frames without their order tell the class, and the digit does not either.
+The same is true of any frames that are evenly spaced in time.
 """
 
 from __future__ import annotations

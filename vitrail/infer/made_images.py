@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ LARGE = 50_000_000
 """From so many parameters on, images are made one by one."""
 
 
-def making_of(predictor: Predictor, **stated: Any) -> Making:
+def making_of(predictor: Predictor, stated: Mapping[str, Any] = MappingProxyType({})) -> Making:
     """Return how a model makes images: as it states, with other `steps`, `sampler`, `guidance` or `strength`.
 
     Raises:
@@ -34,7 +35,7 @@ def making_of(predictor: Predictor, **stated: Any) -> Making:
         SettingError: a value is out of range.
     """
     maker_of(predictor)
-    return Making.of(predictor.task.settings).changed(**stated)
+    return Making.of(predictor.task.settings).changed(stated)
 
 
 def maker_of(predictor: Predictor) -> MakesImages:

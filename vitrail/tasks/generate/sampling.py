@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,8 +46,8 @@ class Making:
         """Return the way that the settings of a task state."""
         return cls(settings.steps, settings.sampler, settings.guidance)
 
-    def changed(self, **stated: Any) -> Making:
-        """Return the way with other values, of which None changes nothing.
+    def changed(self, stated: Mapping[str, Any]) -> Making:
+        """Return the way with other values by name, of which None changes nothing.
 
         Raises:
             SettingError: a value is out of range.

@@ -215,7 +215,7 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     def sheet(self, network: nn.Module, shape: tuple[int, ...]) -> Image:
         """Return images of each class in few steps, a row each; of the first classes if there are many."""
         own = Making.of(self.settings)
-        making = own.changed(sampler="ddim", steps=min(QUICK, own.steps), strength=1.0)
+        making = own.changed({"sampler": "ddim", "steps": min(QUICK, own.steps), "strength": 1.0})
         rows = []
         for label, name in list(enumerate(self.labels))[:DOWN]:
             images = pixels_of(self.made(network, label, 0, range(ACROSS), making, torch.zeros(shape)))
