@@ -65,7 +65,7 @@ def generator_of(data: Path, asked: argparse.Namespace, runs: Path) -> tuple[str
     began = time.monotonic()
     more = ["--epochs", asked.generator_epochs] if asked.generator_epochs else []
     called(
-        "train", data, "--task", "generate", "--model", "dit_digits", "--imgsz", asked.imgsz, "--device", asked.device,
+        "train", data, "--task", "generate", "--model", "dit_digits", "--device", asked.device,
         "--out", runs / "generated", "--json", *more,
     )  # fmt: skip
     return str(runs / "generated"), time.monotonic() - began

@@ -37,6 +37,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -165,8 +166,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     inputs: tuple[str, ...] = ("images",)
     answers: bool = True
     """False if the task gives no prediction for an image, as in pretraining."""
-    networks: tuple[str, str] = ("vit_digits", "vit_s16")
-    """The networks that are trained from scratch unless one is named: for small images, and for others."""
+    networks: tuple[tuple[float, str], ...] = ((64, "vit_digits"), (inf, "vit_s16"))
+    """The networks that are trained from scratch unless one is named, with the longest short side in pixels of each."""
     couples: bool = False
     """True if the loss couples the images of a batch: such a batch is never split into micro-batches."""
     fresh: bool = False

@@ -73,16 +73,16 @@ def named_network(options: TrainOptions) -> NamedNetwork:
 
 
 def fresh_network(
-    side: int, wanted: NamedNetwork, networks: tuple[str, str] = Task.networks
+    side: int, wanted: NamedNetwork, networks: tuple[tuple[float, str], ...] = Task.networks
 ) -> tuple[NetworkChoice, list[str]]:
     """Choose a network to train from scratch on images with this short side; return it with the reasons.
 
-    `networks` are those of the task for small and for other images.
+    `networks` are those of the task, by the longest short side for each.
     """
     reasons = []
     model = wanted.name
     if model is None:
-        model = networks[0] if side <= TINY else networks[1]
+        model = next(name for longest, name in networks if side <= longest)
         reasons.append(f"network {model}: the images are {side} px on their short side")
     with torch.device("meta"):
         image = wanted.size if wanted.settings else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     answers = False
     fresh = True
     begins_from = ("generate",)
-    networks = ("dit_digits", "dit_s8")
+    networks = ((16, "dit_digits"), (64, "dit_cifar"), (inf, "dit_s8"))
     agreement = "noise is the same"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
@@ -86,12 +87,12 @@ class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
         if not {TIME, LABEL} <= set(encoder.takes) or encoder.own_head(self.name, 0) is None:
             raise SettingError(
                 "Images are made by a network that is told the noise level and the class: a DiT. Choose one: "
-                f"--model {self.networks[1]}"
+                f"--model {self.networks[-1][1]}"
             )
 
     def head(self, spec: FeatureSpec) -> Head:
         """Raise a SettingError: only networks that have a head of their own for it make images."""
-        raise SettingError(f"Images are made by a DiT. Choose one: --model {self.networks[1]}")
+        raise SettingError(f"Images are made by a DiT. Choose one: --model {self.networks[-1][1]}")
 
     def steps(self, preprocess: Preprocess) -> Preprocess:
         """Return the preprocessing to numbers from -1 to 1. SettingError for raw images."""
