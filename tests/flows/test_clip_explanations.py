@@ -116,6 +116,16 @@ def test_without_pyav_a_folder_of_frames_gets_a_gif(model, tmp_path, monkeypatch
         assert moving.n_frames >= 24
 
 
+def test_inspect_measures_the_distance_within_frames(vitrail, model, clip, tmp_path):
+    done = vitrail("inspect", model, clip, "--out", tmp_path / "inside", "--json")
+    assert done.returncode == 0, done.stderr
+    blocks = Predictor(model).network.spec.blocks
+    assert len(json.loads(done.stdout)["attention_distance_px"]) == blocks
+    refused = vitrail("inspect", model, "--pipeline", clip, "--out", tmp_path / "steps")
+    assert refused.returncode != 0
+    assert "is not a plain ViT" in refused.stderr
+
+
 def test_a_camera_is_refused_for_a_model_of_clips(model):
     with pytest.raises(RunError, match="takes clips of 4 frames"):
         LiveAttention(Predictor(model))
