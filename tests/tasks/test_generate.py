@@ -154,7 +154,7 @@ def test_a_perfect_answer_gives_the_image_back(task):
     output = {**task.answer(network_of(task), images, Ask())}
     drawn = np.stack([np.random.default_rng(0).standard_normal((3, 16, 16), np.float32)] * 2)
     noisy = task.with_noise(
-        images, images.images, Drawn(torch.tensor([300, 600]), torch.from_numpy(drawn), torch.tensor([0, 1]))
+        images, Drawn(torch.tensor([300, 600]), torch.from_numpy(drawn), torch.tensor([0, 1]))
     )
     output |= {
         NOISY: noisy.inputs["images"],
