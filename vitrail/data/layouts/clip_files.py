@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from vitrail.data.frame_folders import numbered_folders
-from vitrail.data.labels import count, is_image, shorten
+from vitrail.data.labels import SPLITS, count, is_image, shorten
 from vitrail.data.layouts.base import CLIPS, Tree
 from vitrail.data.videos import is_video
 
@@ -51,6 +51,11 @@ def _folder_path(tree: Tree, folder: str, frame: str) -> str:
     return path[:-1] if path.endswith("/") else ""
 
 
+def _is_in_a_class(folder: str) -> bool:
+    """Return whether a folder lies in that of a class, as a clip does; folders of splits count for nothing."""
+    return sum(part.casefold() not in SPLITS for part in folder.split("/")) > 1
+
+
 def hints(tree: Tree, name: str) -> list[str]:
     """Return notes on what a layout of images leaves aside or mistakes: videos, and folders of frames."""
     if name == CLIPS or tree.options.layout != "auto":
@@ -60,7 +65,7 @@ def hints(tree: Tree, name: str) -> list[str]:
         return [f"{what} Images and videos are not mixed; to take the videos: --layout {CLIPS}"]
     if not any(one.count("/") > 1 for one in tree.pictures):
         return []
-    frames = {folder: names for folder, names in folders_of_frames(tree).items() if "/" in folder}
+    frames = {folder: names for folder, names in folders_of_frames(tree).items() if _is_in_a_class(folder)}
     number = sum(map(len, frames.values()))
     if number < max(1, _SHARE * len(tree.pictures)) or number < _USUAL * len(frames):
         return []
