@@ -5,7 +5,7 @@
 interval, and the seconds:
 
 - TimeSformer with divided, joint and space-only attention (the last sees no order);
-- a ViT over frames, joined by their mean (the baseline: it sees no order) and by attention over their times.
+- a ViT with the same patches over frames, joined by their mean (the baseline: it sees no order) and by attention over their times.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NETWORKS = {
     "timesformer": TrainOptions(model="timesformer_digits"),
     "joint": TrainOptions(model="timesformer_digits", network="attention=joint"),
     "space": TrainOptions(model="timesformer_digits", network="attention=space"),
-    "frames_mean": TrainOptions(model="vit_digits"),
-    "frames_attention": TrainOptions(model="vit_digits", over_time="attention"),
+    "frames_mean": TrainOptions(model="vit_digits", network="patch=8"),
+    "frames_attention": TrainOptions(model="vit_digits", network="patch=8", over_time="attention"),
 }
 
 
