@@ -5,7 +5,8 @@
 interval, and the seconds:
 
 - TimeSformer with divided, joint and space-only attention (the last sees no order);
-- a ViT with the same patches over frames, joined by their mean (the baseline: it sees no order) and by attention over their times.
+- a ViT with the same patches over frames, joined by their mean (the baseline: it sees no order) and by attention over
+  their times.
 """
 
 from __future__ import annotations
