@@ -18,7 +18,7 @@ import torch
 
 from bench import toy
 from bench.pairs import in_turn, machine, ratio
-from vitrail.cli.predict import write_csv
+from vitrail.cli.answer_table import write_csv
 from vitrail.data.batch import images_only
 from vitrail.export.export import export
 from vitrail.infer.autotune import speed_up

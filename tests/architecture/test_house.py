@@ -344,6 +344,7 @@ def test_modules_are_called_by_the_noun_of_what_they_hold(why):
 
 
 LONG = {
+    "core/catalog.py": "the names of everything that is loaded by name, and where it is",
     "data/decode.py": "from the bytes of an image to its pixels, for every format and mode",
     "data/layouts/mask_files.py": "what lies in the file of a mask",
     "data/layouts/mask_pairs.py": "which mask belongs to which image",

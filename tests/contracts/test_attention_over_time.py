@@ -47,7 +47,9 @@ def test_the_matrix_times_the_values_is_the_output(subject, clips):
     encoder = subject.network.encoder
     calls = []
     for block in encoder.blocks:
-        block.attention.register_forward_hook(lambda module, given, out: calls.append((module, given[0], out)))
+        block.attention.register_forward_hook(
+            lambda module, given, out: calls.append((module, given[0], out))
+        )
     maps = recorded(subject, clips)
     over_space = maps[1::2] if encoder.config.attention == "divided" else maps
     assert len(calls) == len(over_space) == 2

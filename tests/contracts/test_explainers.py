@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from math import prod
 
 import pytest
 import torch
@@ -103,7 +104,9 @@ def test_every_layer_and_head_is_shown(seeing):
         heads = one.weights.shape[1]
         assert shown.shape == (1, heads, *one.grid)
         if classes := subject.spec.prefix.count("cls"):
-            expected = one.dense()[0, :, :classes, one.prefix :].mean(1)
+            silent = one.unasked(torch.ones(1, one.size[0]))[0, :classes].all()  # as in attention over time
+            asking = slice(one.prefix, None) if silent else slice(classes)
+            expected = one.dense()[0, :, asking, one.prefix :].mean(1)
             torch.testing.assert_close(shown.flatten(2)[0], expected, rtol=0, atol=1e-6)
     last = recorder.maps[-1]
     place = "1,2,1" if subject.spec.frames else "2,1"
@@ -133,10 +136,11 @@ def test_the_sliders_show_the_recorded_attention(seeing, monkeypatch):
         subject.network.encoder(images, record=recorder)
     for layer, one in zip(data["layers"], recorder.maps, strict=True):
         expected = one.dense()[0][:, :, one.prefix :]
-        assert (layer["rows"], layer["cols"]) == one.grid
+        assert (layer["rows"], layer["cols"]) == one.grid[-2:]
+        assert layer.get("frames", 0) == subject.spec.frames
         found = torch.frombuffer(bytearray(base64.b64decode(layer["data"])), dtype=torch.uint8).float()
         tops = torch.tensor(layer["tops"])[..., None] / 100
-        found = found.view(layer["heads"], -1, layer["rows"] * layer["cols"]) / 255 * tops
+        found = found.view(layer["heads"], -1, prod(one.grid)) / 255 * tops
         torch.testing.assert_close(found, expected, rtol=0, atol=float(tops.max()) / 400 + 1e-4)
 
 
@@ -144,7 +148,7 @@ def test_what_it_is(case):
     subject, images = case
     found = look_inside("it", subject.network.encoder, [images])
     assert len(found.reaches) == subject.spec.blocks
-    diagonal = (images.shape[2] ** 2 + images.shape[3] ** 2) ** 0.5
+    diagonal = (images.shape[-2] ** 2 + images.shape[-1] ** 2) ** 0.5
     for reach in found.reaches:
         assert all(0 <= one < diagonal for one in (*reach.heads, reach.uniform))
     if found.filters is not None:

@@ -173,6 +173,7 @@ def test_pictures_of_a_batch_do_not_touch_each_other(case):
 # Off and on
 
 CANNOT = {
+    "dit",
     "swin",
     "swin-one-window",
     "vvt",

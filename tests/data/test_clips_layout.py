@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+import base64
+import io
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
 from pictures import encode, folders, put, scene
+from PIL import Image
 
 from vitrail.core.errors import DataError, SettingError
+from vitrail.data.decisions import History
 from vitrail.data.layouts import Layout, sniff
 from vitrail.data.open_image import load_clip
 from vitrail.data.options import LayoutOptions
 from vitrail.data.prepare import prepare
+from vitrail.reports.data_page import data_page
 
 CLIPS = LayoutOptions(layout="clips")
 
@@ -132,7 +137,6 @@ def test_folders_of_frames(tmp_path: Path) -> None:
         (name, name.split("/")[0], "frames=0,9", name) for name in names
     ]
     assert load_clip(layout.root, "run/a", "frames=0,9", 3).frames.shape[0] == 3
-    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "run")
     with zipfile.ZipFile(tmp_path / "frames.zip", "w") as archive:
         for file in sorted((tmp_path / "run").parent.glob("*/*/*.png")):
             archive.write(file, file.relative_to(tmp_path))
@@ -228,3 +232,15 @@ def test_seconds_must_be_a_length() -> None:
     assert LayoutOptions().with_words({"seconds": "2.5"}).words() == ("--seconds", "2.5")
     with pytest.raises(SettingError, match="give the length of a clip in seconds"):
         LayoutOptions().with_words({"seconds": "long"})
+
+
+def test_the_page_of_a_check_shows_strips_of_frames(tmp_path: Path) -> None:
+    for name in ("run/1.mkv", "run/2.mkv", "walk/3.mkv", "walk/4.mkv"):
+        video(tmp_path / name, 12)
+    page = data_page("clips", prepare(tmp_path), History())
+    assert page.count('<figure class="clip">') >= 4
+    wide = re.search(r'<figure class="clip"><img src="data:image/png;base64,([^"]+)"', page)
+    assert wide is not None
+    width, height = Image.open(io.BytesIO(base64.b64decode(wide[1]))).size
+    assert 4 * height < 1.4 * width
+    assert "4 clips in 2 classes can be used for training" in page

@@ -426,7 +426,7 @@ def test_a_history_is_lines_of_json_beside_the_data(tmp_path: Path) -> None:
 
 
 def test_the_digits_are_written_once_as_class_folders(tmp_path: Path) -> None:
-    assert names() == ("digits",)
+    assert names() == ("digits", "moving_digits")
     root = materialise("digits", tmp_path)
     files = sorted(root.rglob("*.png"))
     assert len(files) == 1797

@@ -655,7 +655,7 @@ def test_every_kind_is_known_by_its_first_bytes(tmp_path: Path, kind: str) -> No
 
 
 def test_what_this_project_writes_is_never_data(tmp_path: Path) -> None:
-    from vitrail.cli.predict import write_csv
+    from vitrail.cli.answer_table import write_csv
     from vitrail.evaluate.label_errors import write_doubts
 
     data = class_folders(tmp_path / "set")

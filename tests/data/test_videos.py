@@ -324,9 +324,9 @@ def test_a_check_names_every_bad_clip(tmp_path: Path, whole: Path) -> None:
 
 def test_clips_that_share_their_middle_frame_are_no_duplicates(tmp_path: Path) -> None:
     frames = numbered(21, (32, 32))
-    film(tmp_path / "up.mp4", frames)
+    up = film(tmp_path / "up.mp4", frames)
     film(tmp_path / "down.mp4", frames[::-1])
-    film(tmp_path / "again.mp4", frames, options={"movflags": "faststart", "brand": "mp42"})
+    (tmp_path / "again.mp4").write_bytes(up.read_bytes() + b"\0\0\0\x08free")  # another file, the same frames
     entries = [Entry(name, name, name) for name in ("up.mp4", "down.mp4", "again.mp4")]
     report = examine(entries, tmp_path)
     (conflict,) = [finding for finding in report.general if finding.kind == "conflict"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +131,12 @@ def test_what_cannot_be_followed_is_named_and_the_others_are(clip, model, vitrai
     assert all(str(tmp_path / name) in one["error"] for name, one in zip(names[:3], answers, strict=False))
     assert answers[3]["frames"] == 16
     assert "3 of 4 clips could not be read" in done.stderr
+    folder = vitrail("predict", model, tmp_path, "--track", "--json")
+    assert [Path(one["path"]).name for one in json.loads(folder.stdout)] == [
+        "cut.mp4",
+        "empty.mp4",
+        "good.mp4",
+    ]
 
 
 def test_options_and_models_that_do_not_fit_are_refused(clip, model, trained, vitrail):

@@ -1,15 +1,20 @@
-"""DiT against its official outputs."""
+"""DiT and its diffusion against the official numbers, and against diffusers."""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vitrail.core.errors import WeightsError
 from vitrail.layers.adaptive_norm import NoiseHead
 from vitrail.models.dit import DiT, DiTConfig, time_sines
 from vitrail.models.factory import build, count_macs, count_params, create_encoder
@@ -27,7 +32,11 @@ from vitrail.tasks.generate.diffusion import (
     sample,
     spaced_times,
 )
+from vitrail.weights.convert import convert
+from vitrail.weights.infer_config import preset_of, with_heads
+from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.rules import load, save
+from vitrail.weights.stated_config import Said
 from vitrail.weights.tables import dit as tables
 
 GOLDEN = DiTConfig(image=8, channels=4, width=96, depth=3, heads=4, classes=10)
@@ -79,11 +88,11 @@ def test_untrained_it_predicts_no_noise():
     encoder = create_encoder("dit_digits")
     head = encoder.own_head("generate", 10)
     assert head is not None
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     output = head(encoder(images))
     assert {name: tuple(value.shape) for name, value in output.items()} == {
-        "noise": (2, 3, 32, 32),
-        "spread": (2, 3, 32, 32),
+        "noise": (2, 3, 8, 8),
+        "spread": (2, 3, 8, 8),
     }
     assert not any(value.any() for value in output.values())
 
@@ -212,3 +221,121 @@ def test_official_chains(shared: Find, sampler: Sampler, scale: float):
     for turn, before in enumerate([start, *wanted[:-1]]):
         alone = sample(predict, chain, before, lambda turn=turn: noises[turn], first=10 - turn)
         close(next(alone), wanted[turn], 3e-4)
+
+
+def answers(found: Pretrained, inputs: dict[str, Tensor]) -> Tensor:
+    encoder = found.build()
+    head = encoder.own_head("generate", 0)
+    assert head is not None
+    head.load_state_dict(dict(found.head))
+    output = Network(encoder, head.eval(), ("noise", "spread"))(inputs)
+    return torch.cat([output["noise"], output["spread"]], 1)
+
+
+@torch.no_grad()
+def test_the_authors_files_open(shared: Find, tmp_path: Path):
+    source = load_file(shared("goldens/dit.safetensors"))
+    golden = load_file(shared("goldens/dit.io.safetensors"))
+    inputs = {"images": golden["x"], "time": golden["t"], "label": golden["y"]}
+    torch.save(source, tmp_path / "DiT-S-2-8x8.pt")
+    found = from_path(tmp_path / "DiT-S-2-8x8.pt", network={"heads": 4})
+    assert (found.config, found.task) == (GOLDEN, "generate")
+    assert [line[:25] for line in found.assumed] == ["made for 8 x 8 px, as a s"]
+    close(answers(found, inputs), golden["out"])
+    with pytest.raises(WeightsError, match=r"how many heads.*--network heads=N"):
+        from_path(tmp_path / "DiT-S-2-8x8.pt")
+    # A file of train.py: the average is taken, and said.
+    other = {name: tensor + 1 for name, tensor in source.items()}
+    optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}
+    content = {"model": other, "ema": source, "opt": optimiser, "args": argparse.Namespace(model="DiT-S/2")}
+    torch.save(content, tmp_path / "0400000.pt")
+    found = from_path(tmp_path / "0400000.pt", network={"heads": 4})
+    close(answers(found, inputs), golden["out"])
+    assert found.assumed[0] == "of ema, model in the file, ema is taken"
+    for layout in ("official", "vitrail"):
+        convert(tmp_path / "0400000.pt", tmp_path / "a.safetensors", to=layout, network={"heads": 4})
+        again = from_path(tmp_path / "a.safetensors")
+        assert again.config == GOLDEN
+        assert (again.task, again.preprocessing) == ("generate", found.preprocessing)
+        close(answers(again, inputs), golden["out"])
+    convert(tmp_path / "0400000.pt", tmp_path / "a.safetensors", to="official", network={"heads": 4})
+    saved = load_file(tmp_path / "a.safetensors")
+    assert saved.keys() == source.keys()
+    assert all(torch.equal(saved[key], source[key]) for key in source)
+    del source["final_layer.linear.bias"]
+    torch.save(source, tmp_path / "b.pt")
+    with pytest.raises(WeightsError, match=r"final_layer\.linear\.bias missing"):
+        from_path(tmp_path / "b.pt", network={"heads": 4})
+
+
+def test_the_heads_of_a_published_size_are_known():
+    with torch.device("meta"):
+        encoder = create_encoder("dit_xl2", image=32, channels=4)
+    unsaid = replace(encoder.config, heads=1)
+    found = with_heads(unsaid, Said(), "DiT-XL-2-256x256.pt")
+    assert found.config == encoder.config
+    assert preset_of(found.config) == "dit_xl2"
+
+
+def of_diffusers(shaken: Callable[[nn.Module], nn.Module], **more: Any) -> Any:
+    from diffusers import DiTTransformer2DModel
+
+    theirs = DiTTransformer2DModel(
+        num_attention_heads=4, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=3, sample_size=8,
+        patch_size=2, num_embeds_ada_norm=5, norm_eps=1e-6, **more,
+    )  # fmt: skip
+    shaken(theirs)
+    first = theirs.transformer_blocks[0].norm1.emb.state_dict()
+    for block in theirs.transformer_blocks:
+        block.norm1.emb.load_state_dict(first)
+    return with_the_authors_frequencies(theirs)
+
+
+def with_the_authors_frequencies(theirs: Any) -> Any:
+    for block in theirs.transformer_blocks:
+        block.norm1.emb.time_proj.downscale_freq_shift = 0  # diffusers has 1
+    return theirs.eval()
+
+
+@torch.no_grad()
+def test_diffusers_both_ways(shaken: Callable[[nn.Module], nn.Module], tmp_path: Path):
+    theirs = of_diffusers(shaken)
+    theirs.save_pretrained(tmp_path / "pipeline" / "transformer")
+    names = {str(number): f"kind {number}" for number in range(5)}
+    (tmp_path / "pipeline" / "model_index.json").write_text(json.dumps({"id2label": names}))
+    draw = torch.Generator().manual_seed(3)
+    images = torch.randn(3, 4, 8, 8, generator=draw)
+    time, label = torch.tensor([0, 17, 999]), torch.tensor([0, 4, 5])
+    wanted = theirs(images, timestep=time, class_labels=label).sample
+    for folder in (tmp_path / "pipeline", tmp_path / "pipeline" / "transformer"):
+        found = from_path(folder)
+        assert found.config == DiTConfig(image=8, channels=4, width=48, depth=3, heads=4, classes=5)
+        assert [line[:25] for line in found.assumed] == ["diffusers computes the si"]
+        close(answers(found, {"images": images, "time": time, "label": label}), wanted)
+    assert from_path(tmp_path / "pipeline").labels == tuple(names.values())
+    again = tmp_path / "again"
+    again.mkdir()
+    convert(tmp_path / "pipeline", again / "diffusion_pytorch_model.safetensors", to="huggingface")
+    theirs.save_config(again)
+    back, loaded = type(theirs).from_pretrained(again, output_loading_info=True)
+    assert not any(loaded[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    close(with_the_authors_frequencies(back)(images, timestep=time, class_labels=label).sample, wanted, 1e-6)
+
+
+def test_a_diffusers_network_that_computes_otherwise_is_refused(
+    shaken: Callable[[nn.Module], nn.Module], tmp_path: Path
+):
+    theirs = of_diffusers(shaken, activation_fn="geglu")
+    theirs.save_pretrained(tmp_path / "a")
+    with pytest.raises(WeightsError, match="activation_fn = 'geglu'"):
+        from_path(tmp_path / "a")
+    theirs = of_diffusers(shaken)
+    with torch.no_grad():
+        theirs.transformer_blocks[2].norm1.emb.class_embedder.embedding_table.weight.add_(1)
+    theirs.save_pretrained(tmp_path / "b")
+    with pytest.raises(WeightsError, match="differs from that of the first block"):
+        from_path(tmp_path / "b")
+    of_diffusers(shaken).save_pretrained(tmp_path / "c")
+    (tmp_path / "c" / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"no config\.json"):
+        from_path(tmp_path / "c")

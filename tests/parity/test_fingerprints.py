@@ -17,6 +17,7 @@ from vitrail.layers.heads import DenseHead, DistilledHead, LinearHead
 from vitrail.models.clip import ClipConfig
 from vitrail.models.deit import DeiTConfig
 from vitrail.models.dinov2 import DinoV2Config
+from vitrail.models.dit import DiTConfig
 from vitrail.models.factory import build
 from vitrail.models.mae import MAEConfig
 from vitrail.models.mixer import MixerConfig
@@ -42,6 +43,7 @@ CONFIGS = {
     ),
     "mae": MAEConfig(image=32, patch=8, width=48, depth=3, heads=3),
     "mae pooled": MAEConfig(image=32, patch=8, width=48, depth=3, heads=3, pooled=True),
+    "dit": DiTConfig(image=32, patch=8, width=48, depth=3, heads=3, classes=3),
     "clip": ClipConfig(image=32, patch=8, width=48, depth=3, heads=3),
     "vit 2d": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="2d"),
     "vit relative": ViTConfig(image=32, patch=8, width=48, depth=3, heads=3, position="relative"),
@@ -87,6 +89,7 @@ RECORDED: dict[str, list[float]] = {
     "deit3": [0.05981, -0.95012, 1.51221, -1.13069, -0.03563, 0.91509, -1.08098, 0.8717],
     "mae": [-0.61922, 0.8969, -0.29994, -0.3687, 0.50059, -0.38954, 0.15493, 0.29325],
     "mae pooled": [-0.62888, 0.90801, -0.30462, -0.37368, 0.5115, -0.39853, 0.15576, 0.30074],
+    "dit": [-1.21359, 1.53618, -0.73202, -0.26945, 0.74688, -0.90534, 0.77348, -0.17626],
     "clip": [-2.8458, 2.2915, 0.00455, -2.10182, 2.48184, -1.35588, -0.40605, 1.87197],
     "vit 2d": [-0.68343, 0.84093, -0.18469, -0.44893, 0.49371, -0.32065, 0.09641, 0.28778],
     "vit relative": [-0.06919, 0.42661, -0.23713, 0.02453, -0.08056, -0.01719, 0.23806, -0.17333],

@@ -163,15 +163,17 @@ def test_an_image_network_starts_it(shaken, tmp_path: Path, family, attention):
 
 
 def test_the_command_that_starts_it_from_images(tmp_path: Path):
-    config = ViTConfig(image=32, patch=4, width=64, depth=4, heads=4)
+    config = ViTConfig(image=32, patch=8, width=64, depth=4, heads=4)
     encoder = build(config)
     tensors = save(timm.VIT, encoder.state_dict(), LinearHead(encoder.spec, 5).state_dict())
     save_file(tensors, tmp_path / "a.safetensors")
-    found = from_path(tmp_path / "a.safetensors", "timesformer_digits", {"frames": 5, "attention": "joint"})
+    found = from_path(
+        tmp_path / "a.safetensors", "timesformer_digits", {"frames": 5, "attention": "joint", "heads": 4}
+    )
     assert (found.config.family, found.config.frames, found.config.attention) == ("timesformer", 5, "joint")
     assert found.head.keys() == {"linear.weight", "linear.bias"}
-    with pytest.raises(WeightsError, match=r"patch 4 and not 16.*vitrail models 'timesformer\*'"):
-        from_path(tmp_path / "a.safetensors", "timesformer_s")
+    with pytest.raises(WeightsError, match=r"patch 8 and not 16.*vitrail models 'timesformer\*'"):
+        from_path(tmp_path / "a.safetensors", "timesformer_s", {"heads": 4})
     save_file(save(timm.DINOV2, build(DinoV2Config(28, 7, width=64, depth=2, heads=4, registers=2)).state_dict()),
               tmp_path / "b.safetensors")  # fmt: skip
     with pytest.raises(WeightsError, match="cannot start a TimeSformer"):
@@ -179,10 +181,14 @@ def test_the_command_that_starts_it_from_images(tmp_path: Path):
 
 
 def test_a_training_begins_with_them_for_so_many_frames(tmp_path: Path):
-    save_file(save(timm.VIT, build(ViTConfig(image=32, patch=4, width=64, depth=4, heads=4)).state_dict()),
+    save_file(save(timm.VIT, build(ViTConfig(image=32, patch=8, width=64, depth=4, heads=4)).state_dict()),
               tmp_path / "a.safetensors")  # fmt: skip
     model = ModelSettings(
-        name="timesformer_digits", weights=str(tmp_path / "a.safetensors"), imgsz=(24, 24), frames=5
+        name="timesformer_digits",
+        weights=str(tmp_path / "a.safetensors"),
+        imgsz=(24, 24),
+        frames=5,
+        settings={"heads": 4},
     )
     recipe = Recipe(recipe="timesformer", data={"source": "x"}, model=model)
     initial = build_from_recipe(recipe, Truth("class", ("a", "b")))

@@ -75,7 +75,9 @@ def explain(
     predictor = Predictor(model, device, options.point)
     predictor.answering()
     piped = sys.stdin.buffer.read() if "-" in images else None
-    for result in explain_all(predictor, expand(images, piped, say), wish):
+    for result in explain_all(
+        predictor, expand(images, piped, say, clips=predictor.preprocess.frames > 0), wish
+    ):
         results.append(result)
         say(result.error or f"{result.path}: {result.answer} -> {result.file}")
     if json:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -49,6 +49,8 @@ def predict(
         vitrail predict runs/scene big.tif --out map.tif
         vitrail predict runs/street drive.mp4 --track --out followed/ --csv tracks.csv
         cat photo.jpg | vitrail predict runs/photos -
+        vitrail predict runs/generated --class rare --n 16 --seed 0 --out made/
+        vitrail predict runs/painters photo.jpg --class monet --strength 0.5
         vitrail predict new/ --zero-shot "cat,dog,something else"
 
     Parameters
@@ -71,7 +73,9 @@ def predict(
     trust
         open a .pt2, which can run any code
     """
-    from vitrail.cli.output import say, unread
+    from vitrail.cli.answer_table import print_answers
+    from vitrail.cli.made_images import make_images, refuse_making
+    from vitrail.cli.output import say
     from vitrail.cli.path_checks import model_file, model_there
     from vitrail.cli.predict_tracks import predict_tracks
     from vitrail.cli.raster_map import is_map, predict_map
@@ -79,6 +83,9 @@ def predict(
 
     if options.zero_shot is not None:
         return predict_zero_shot((model, *images), options, json, csv, out, device)
+    if options.class_ is not None:
+        return make_images(model, images, options, json, csv, out, device)
+    refuse_making(options)
     _refuse_misused(images, options)
     model_there(model)
     _refuse_unwritable(csv)
@@ -92,9 +99,8 @@ def predict(
         return predict_map(predictor, images, out, options, json, csv)
     sources = _sources(predictor, model, images)
     predictor, request = _ready(predictor, model, sources, options)
-    request = replace(
-        request, ask=asked_of(predictor.task, options.threshold, options.sets, options.each_class)
-    )
+    ask = asked_of(predictor.task, options.threshold, options.sets, options.each_class)
+    request = replace(request, ask=ask)
     labels = _labels(predictor, options)
     drawing = None if out is None else _drawing(predictor, out, sources)
     made = _made(predictor, sources, request, options)
@@ -103,23 +109,8 @@ def predict(
     written = bool(csv) and _written(csv or "", answers, predictor.task.columns)
     _say_drawn(drawing)
     print_answers(answers, json, written)
-    for line in _remarks(predictor, request.ask, answers):
-        say(line)
-    failed = sum(bool(one.error) for one in answers)
-    if failed:
-        say(unread(failed, len(answers)))
+    failed = _say_ends(predictor, request.ask, answers)
     return 1 if failed or (csv and not written) else 0
-
-
-def print_answers(answers: Sequence[Answer], json: bool, written: bool) -> None:
-    """Print the answers as JSON, or as a table unless they were written to one."""
-    from vitrail.cli.output import print_json, table
-
-    if json:
-        print_json([one.to_dict() for one in answers])
-    elif not written:
-        rows = [[one.path, one.error or str(one.prediction)] for one in answers]
-        sys.stdout.write(table(["picture", "answer"], rows) + "\n")
 
 
 def _say_drawn(drawing: Drawing | None) -> None:
@@ -136,7 +127,7 @@ def _sources(predictor: Predictor, model: str, images: Sequence[str]) -> list[So
     from vitrail.infer.inputs import expand
 
     piped = sys.stdin.buffer.read() if "-" in images else None
-    sources = list(expand(images, piped, say))
+    sources = list(expand(images, piped, say, clips=predictor.preprocess.frames > 0))
     refuse_squeezed(predictor, model, sources)
     return sources
 
@@ -190,6 +181,18 @@ def _ready(
     return predictor, choice.request
 
 
+def _say_ends(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> int:
+    """Say what explains the answers, and how many images could not be read; return their number."""
+    from vitrail.cli.output import say, unread
+
+    for line in _remarks(predictor, ask, answers):
+        say(line)
+    failed = sum(bool(one.error) for one in answers)
+    if failed:
+        say(unread(failed, len(answers)))
+    return failed
+
+
 def _remarks(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> Sequence[str]:
     """Return sentences of the task that explain the numbers of the answers."""
     from vitrail.tasks.abstention import Abstaining
@@ -237,6 +240,7 @@ def _drawing(predictor: Predictor, out: str, sources: Sequence[Source]) -> Drawi
 
 def _written(csv: str, answers: Sequence[Answer], columns: Sequence[str]) -> bool:
     """Write the table; if that fails, say why, so that the predictions are printed instead."""
+    from vitrail.cli.answer_table import write_csv
     from vitrail.cli.output import say
     from vitrail.core.errors import RunError
 
@@ -259,39 +263,3 @@ def _answers(
         written = drawing.write(source, answer) if drawing is not None and not answer.error else {}
         labels.add(source, answer)
         yield told(answer, written)
-
-
-def write_csv(path: str, answers: Sequence[Answer], columns: Sequence[str] = ()) -> None:
-    """Write path, values and error as a CSV table, atomically; an answer may have several rows.
-
-    `columns` are always present; other columns follow in order of appearance.
-    """
-    import csv
-
-    from vitrail.core.files import replace
-
-    lines = [line for one in answers for line in _rows(one)]
-    named = dict.fromkeys(name for line in lines for name in line if name not in ("path", "error"))
-    head = ["path", *dict.fromkeys([*columns, *named]), "error"]
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.DictWriter(handle, head)
-            writer.writeheader()
-            writer.writerows(lines)
-
-    replace(Path(path), write)
-
-
-def _rows(answer: Answer) -> list[dict[str, Any]]:
-    """Return the rows of an answer: those of the prediction, or its simple values."""
-    if answer.error:
-        return [{"path": answer.path, "error": answer.error}]
-    rows = getattr(answer.prediction, "rows", None)
-    if rows is not None:
-        return [
-            {"path": answer.path, **row} for row in rows() or [{}]
-        ]  # an empty prediction still gets a row
-    plain = answer.prediction.to_dict()
-    flat = {key: value for key, value in plain.items() if isinstance(value, str | int | float)}
-    return [{"path": answer.path, **flat}]

@@ -69,7 +69,7 @@ def _sources(clips: Sequence[str]) -> list[Source]:
 
     if "-" in clips:
         raise UsageError("--track reads clips from files, not from standard input. Name them.")
-    return list(expand(clips, None, say))
+    return list(expand(clips, None, say, clips=True))
 
 
 def _tracked(

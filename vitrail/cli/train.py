@@ -131,12 +131,16 @@ def _ending(report: dict[str, Any], data: str, options: TrainOptions) -> list[st
 
 
 def _next(run: str, report: dict[str, Any], data: str) -> str:
-    """Return the next command: a prediction, or after pretraining the training with labels."""
-    from vitrail.core.catalog import PRETRAIN
+    """Return the next command: a prediction, after pretraining the training with labels, or images to be made."""
+    from vitrail.core.catalog import PRETRAIN, load
     from vitrail.core.text import command
+    from vitrail.tasks.image_makers import MakesImages
 
     if report.get("task") == PRETRAIN:
         return command("train", "photos/", "--weights", run, "--tune", "full")
+    if issubclass(load("task", report.get("task", "classify")), MakesImages):
+        one = next(iter(report["data"]["splits"]["train"]))
+        return command("predict", run, "--class", one, "--n", 16, "--out", "made/")
     return command("predict", run, *_example(data or _source_of(run)))
 
 

@@ -32,6 +32,10 @@ VERBS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "compare": ("vitrail.cli.compare:compare", "say which of several networks is better on your images"),
         "curve": ("vitrail.cli.curve:curve", "see whether more images would help"),
+        "augment": (
+            "vitrail.cli.augment:augment",
+            "add generated images of a class to the training images, if real accuracy rises by it",
+        ),
         "bench": ("vitrail.cli.bench:bench", "measure the speed of networks on this machine"),
         "export": ("vitrail.cli.export:export", "export a model for other programs, checked against it"),
         "serve": ("vitrail.cli.serve:serve", "serve a model over HTTP: an answer in time, whatever the load"),

@@ -21,8 +21,8 @@ def predict_zero_shot(
     words: Sequence[str], options: AnswerOptions, json: bool, csv: str | None, out: str | None, device: str
 ) -> int:
     """Predict images as classes that are only named; `words` are the model, if one is named, and the images."""
+    from vitrail.cli.answer_table import print_answers, write_csv
     from vitrail.cli.output import say, unread
-    from vitrail.cli.predict import print_answers, write_csv
     from vitrail.core.errors import UsageError
     from vitrail.core.files import refuse_unwritable
     from vitrail.core.text import command
@@ -62,7 +62,9 @@ def _refuse_others(options: AnswerOptions) -> None:
 
     for one in fields(options):
         if one.name not in ("zero_shot", "template") and getattr(options, one.name) != one.default:
-            raise UsageError(f"--{one.name.replace('_', '-')} has no effect with --zero-shot. Leave it out.")
+            raise UsageError(
+                f"--{one.name.strip('_').replace('_', '-')} has no effect with --zero-shot. Leave it out."
+            )
 
 
 def _model_and_images(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

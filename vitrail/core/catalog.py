@@ -116,6 +116,7 @@ PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "frames": (),
         "dit": (
             "dit_digits",
+            "dit_cifar",
             "dit_s2",
             "dit_s4",
             "dit_s8",

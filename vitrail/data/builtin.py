@@ -34,7 +34,7 @@ def materialise(name: str, folder: Path) -> Path:
     """Write a built-in data set as class folders below `folder`, once, and return its root.
 
     `digits` is scikit-learn's copy of the UCI optical digits: 1,797 real scans, 8 × 8, 17 greys.
-    `moving_digits` are 1,200 clips of 300 of them that move; the direction is the class.
+    `moving_digits` are 3,000 clips of 1,500 of them that move to the left or to the right, which is the class.
 
     Raises:
         UnknownNameError: there is no such data set.

@@ -13,13 +13,16 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vitrail.core.errors import DataError
 from vitrail.data.decode import Decoded, decode
 from vitrail.data.doctor import Progress, workers
 from vitrail.data.image_facts import look_windows
 from vitrail.data.labels import count, shorten
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import content_hash, cut_out, files_of, is_clip, load, read, row_hash
+from vitrail.data.open_image import content_hash, cut_out, files_of, is_clip, load, load_clip, read, row_hash
 from vitrail.data.parts import is_raster
 
 CLOCKS = 60.0
@@ -61,8 +64,7 @@ def load_unchanged(
         DataError: as `source.load`, or the content has changed.
     """
     if is_clip(row.path, row.part):
-        if row.hash and row_hash(root, row.path, row.part) != row.hash:
-            raise _changed(row)
+        _check_clip(root, row)
         return load(root, row.path, channels, row.part)
     data = read(root, row.path, row.part, raw=raw)
     if row.hash and content_hash(_as_hashed(root, row, data, raw), row.path, row.part) != row.hash:
@@ -70,6 +72,21 @@ def load_unchanged(
     if is_raster(row.part):
         return load(root, row.path, channels, row.part, raw=raw, bands=bands)
     return cut_out(decode(data, channels, row.path, raw, bands), row.path, row.part)
+
+
+def load_unchanged_clip(root: Path, row: Row, count: int, channels: int = 3) -> NDArray[np.uint8]:
+    """Return `count` frames of a row, (t, height, width, channels), if its content is that of the manifest.
+
+    Raises:
+        DataError: as `source.load_clip`, or the content has changed.
+    """
+    _check_clip(root, row)
+    return load_clip(root, row.path, row.part, count, channels=channels).frames
+
+
+def _check_clip(root: Path, row: Row) -> None:
+    if row.hash and row_hash(root, row.path, row.part) != row.hash:
+        raise _changed(row)
 
 
 def _changed(row: Row) -> DataError:

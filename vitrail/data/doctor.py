@@ -143,9 +143,7 @@ def examine(
         memory.close()
     if all(one.error for one in facts):
         first = facts[0].error if facts else "there is none"
-        raise DataError(
-            f"None of {count(len(facts), say.noun_of(entries))} can be read, the first because: {first}"
-        )
+        raise DataError(f"None of {say.many(entries)} can be read, the first because: {first}")
     rows = [_row(entry, one) for entry, one in zip(entries, facts, strict=True)]
     broken = list(say.unreadable(rows))
     by_id = {entry.id: one for entry, one in zip(entries, facts, strict=True)}

@@ -78,6 +78,11 @@ def noun_of(rows: Sequence[Any]) -> str:
     return "clip" if rows and is_clip(rows[0].path, rows[0].part) else "image"
 
 
+def many(rows: Sequence[Any]) -> str:
+    """Return the number of the rows or entries with their noun."""
+    return count(len(rows), noun_of(rows))
+
+
 def truths(found: Iterable[Finding]) -> Iterator[Finding]:
     """Combine the findings about truths of single images into one finding per kind."""
     kinds: dict[str, list[Finding]] = defaultdict(list)

@@ -6,10 +6,11 @@ in natural order.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -20,8 +21,25 @@ from vitrail.data.labels import is_image, natural
 from vitrail.data.parts import Part
 from vitrail.data.videos import Clip, choose, repeated
 
+_NUMBERED = re.compile(r"(?P<word>.*?)\d+")
+_LEAST = 2  # frames of a clip
+
 RATE = 25.0
 """Frames a second that are assumed: a folder states no times."""
+
+
+def numbered_folders(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return folder → its images, of names of images, for folders with nothing but numbered images of one name."""
+    inside: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        inside[name.rpartition("/")[0]].append(name)
+    return {folder: own for folder, own in inside.items() if len(own) >= _LEAST and _differ_by_number(own)}
+
+
+def _differ_by_number(names: Sequence[str]) -> bool:
+    """Return whether file names differ in their last number only."""
+    matches = [_NUMBERED.fullmatch(PurePosixPath(name).stem) for name in names]
+    return all(matches) and len({match["word"] for match in matches if match}) == 1
 
 
 def frames_in(root: Path, path: str) -> tuple[str, ...]:

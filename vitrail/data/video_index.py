@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from io import BytesIO
@@ -26,6 +27,9 @@ _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,asf,
 _DECLARES = ("matroska", "avi", "asf", "flv")
 """Formats whose header states a duration that is not estimated from the size of the file."""
 
+_SOUGHT = ("mov", "matroska")
+"""Formats that state the time of every frame, so that it is also known after a seek."""
+
 _LATE = 0.5  # seconds by which the end of a whole file may differ from the duration in its header
 _USUAL = 0.04  # seconds that a single frame of unknown duration is shown
 
@@ -38,7 +42,8 @@ class Video(NamedTuple):
     size: int  # bytes
 
 
-class Index(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Index:
     """The frames of a video in the order in which they are shown.
 
     `stamps` (n,) are their times in units of the stream, `unit` such a unit in seconds, `keys` the stamps of frames at
@@ -172,7 +177,8 @@ def _indexed(source: Path | bytes, name: str) -> Index:
         cut = broken or max(stated, default=0) > video.size
         if any(word in format_ for word in _DECLARES) and video.container.duration:
             cut = cut or reached < video.container.duration / 1e6 - _LATE
-        return _ordered(packets, float(video.stream.time_base), cut)
+        index = _ordered(packets, float(video.stream.time_base), cut)
+        return index if any(word in format_ for word in _SOUGHT) else replace(index, keys=index.keys[:1])
 
 
 class _Packet(NamedTuple):

@@ -58,12 +58,18 @@ class Attention:
 
 
 def looks_of(subject: Subject, pixels: Tensor, query: str = "") -> list[Tensor]:
-    """Return the attention of a token in every layer: one (b, h, *grid) per layer, on the grid of that layer."""
+    """Return the attention of a token in every layer: one (b, h, *grid) per layer, on the grid of that layer.
+
+    Without a `query`, layers in which the class token asks nothing, as in attention over time, show the mean of all
+    patches.
+    """
     with torch.inference_mode():
         images = pixels.to(subject.device)
         grid = subject.network.encoder(images[:1]).tokens.grid
         prefix = subject.spec.prefix
         recorder = _Rows(query_row(query, prefix, grid), grid, len(prefix))
+        if not query:
+            recorder.others = patch_mean(len(prefix), grid)
         subject.network.encoder(images, record=recorder)
     return [row.cpu() for row in recorder.found()]
 
@@ -80,6 +86,7 @@ class _Rows(Piecewise):
     def __init__(self, query: Tensor, grid: Grid, tokens: int) -> None:
         super().__init__()
         self.query, self.last, self.tokens = query, grid, tokens  # the query, as weights on the last grid
+        self.others: Tensor | None = None  # the query where none of its tokens asks
         self.rows: list[list[Tensor]] = []
         self.grids: list[Grid] = []
         self._here = query
@@ -87,8 +94,14 @@ class _Rows(Piecewise):
     def begin(self, place: TokenIndex) -> None:
         self.rows.append([])
         self.grids.append(self.grid)
-        here = spread(self.query, self.last, self.grid, self.tokens)
+        here = spread(self._asking(place), self.last, self.grid, self.tokens)
         self._here = before_joining(here, self.tokens, self.prefix)
+
+    def _asking(self, place: TokenIndex) -> Tensor:
+        if self.others is None or self.grid != self.last:
+            return self.query
+        silent = AttentionMap(self.query, *place).unasked(self.query.to(place.rows.device))
+        return self.others if float(silent.sum()) > 0.5 else self.query
 
     def take(self, piece: AttentionMap) -> None:
         row = self._here.to(piece.weights).expand(len(piece.weights) // piece.groups, -1)
@@ -124,9 +137,16 @@ def query_row(query: str, names: tuple[str, ...], grid: Grid) -> Tensor:
     elif not query and classes:
         row[0, classes] = 1 / len(classes)
     elif not query:
-        row[0, len(prefix) :] = 1 / prod(grid)
+        return patch_mean(len(prefix), grid)
     else:
         row[0, len(prefix) + _patch(query, prefix, grid)] = 1
+    return row
+
+
+def patch_mean(prefix: int, grid: Grid) -> Tensor:
+    """Return the mean of all patches as weights over prefix and patches: (1, prefix + prod(grid))."""
+    row = torch.zeros(1, prefix + prod(grid))
+    row[0, prefix:] = 1 / prod(grid)
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from math import prod
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def hover_data(subject: Subject, pixels: Tensor) -> dict[str, Any]:
 
     One entry per layer: its cells (rows, cols), prefix tokens, heads, and bytes in base64, (heads, prefix + cells,
     cells), each row divided by its largest weight; `tops` are these weights in percent of the row. Weight on prefix
-    tokens is left out.
+    tokens is left out. Of a clip, cells are those of all `frames`, one after another.
     """
     cells = max(1, int((BUDGET / max(1, subject.spec.blocks) / 12) ** 0.5))
     recorder = _Cells(cells)
@@ -39,8 +40,9 @@ def _packed(weights: Tensor, grid: Grid) -> dict[str, Any]:
     tops = weights.amax(2, keepdim=True)
     shares = (weights / tops.clamp(min=1e-12) * 255).round().to(torch.uint8).cpu().numpy()
     return {
-        "rows": grid[0],
-        "cols": grid[1],
+        **({"frames": grid[0]} if len(grid) == 3 else {}),
+        "rows": grid[-2],
+        "cols": grid[-1],
         "prefix": weights.shape[1] - weights.shape[2],
         "heads": len(weights),
         "data": base64.b64encode(shares.tobytes()).decode(),
@@ -60,12 +62,16 @@ class _Cells(Piecewise):
         self._queries: list[Tensor] = []
 
     def begin(self, place: TokenIndex) -> None:
-        row, col = self.grid
-        step = next(s for s in range(1, row * col + 1) if -(-row // s) * -(-col // s) <= self.most)
-        small = (-(-row // step), -(-col // step))
+        *frames, row, col = self.grid
+        t = prod(frames)
+        fits = (s for s in range(1, row * col + 1) if t * -(-row // s) * -(-col // s) <= self.most)
+        step = next(fits, max(row, col))
+        tall, wide = -(-row // step), -(-col // step)
+        small = (*frames, tall, wide)
         down, across = torch.arange(row) // step, torch.arange(col) // step
-        patches = self.prefix + (down[:, None] * small[1] + across).flatten()
-        last = torch.tensor([self.prefix + small[0] * small[1]])  # what padding, -1, reads and writes
+        places = (down[:, None] * wide + across).flatten()
+        patches = self.prefix + (torch.arange(t)[:, None] * tall * wide + places).flatten()
+        last = torch.tensor([self.prefix + prod(small)])  # what padding, -1, reads and writes
         self._cell = torch.cat([torch.arange(self.prefix), patches, last]).to(place.rows.device)
         self.grids.append(small)
         self.sums.append(torch.empty(0))
@@ -89,6 +95,6 @@ class _Cells(Piecewise):
             for total, count in zip(self.sums, self._queries, strict=True)
         ]
         return [
-            (mean[:, :-1, mean.shape[2] - 1 - grid[0] * grid[1] : -1], grid)
+            (mean[:, :-1, mean.shape[2] - 1 - prod(grid) : -1], grid)
             for mean, grid in zip(means, self.grids, strict=True)
         ]

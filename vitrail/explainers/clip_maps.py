@@ -37,7 +37,7 @@ def small_frames(frames: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.ui
 
 
 def frame_shares(grid: Map, frames: int) -> tuple[float, ...]:
-    """Return the share of each frame in values (moment, row, col) above 0, with sum 1; equal shares if there are none."""
+    """Return the share of each frame in values (moment, row, col) above 0, with sum 1; equal if there are none."""
     moments = _at_frames(np.maximum(grid, 0), frames).sum((1, 2), dtype=np.float64)
     total = moments.sum()
     shares = moments / total if total > 0 else np.full(frames, 1 / frames)

@@ -18,6 +18,7 @@ from vitrail.explainers.explanation import Explanation, ImageExplainer
 from vitrail.explainers.explanation_page import WORDS, Gathered, Page, gain, gather, heading, recommend
 from vitrail.explainers.fast_scores import precision_line
 from vitrail.explainers.methods import compatible_methods
+from vitrail.explainers.to_original import Map
 from vitrail.layers.tokens import class_tokens
 from vitrail.pages import render
 
@@ -29,6 +30,9 @@ MOST = 16
 
 ACROSS = 8
 """Frames in a row."""
+
+EVEN = 1e-3
+"""Largest range of a map, relative to its largest value, that counts as even."""
 
 CURVE = (960, 150)
 """Width and height of the curve, in its own units."""
@@ -64,8 +68,9 @@ def build_clip_page(look: ImageExplainer, name: str, *, of: str | None = None, c
         "places": [curve["across"][place] for place in chosen],
         "pause": _pause(first.times, len(chosen)),
         "looker": _looker(look.predictor.network.spec.prefix),
-        "most": most_seen(first_specific(made.found)),
-        **_attention(look),
+        "first": (best := first_specific(made.found)).method,
+        "most": most_seen(best),
+        **_attention(look, chosen),
     }
     return Page(render("explain_clip.html", values), (*made.found, *made.beside))
 
@@ -107,8 +112,8 @@ def most_seen(one: Explanation) -> str:
     if shares[place] < 1.1 / len(shares):
         return f"By {one.method}, all {len(shares)} frames count about equally."
     return (
-        f"By {one.method}, the frame at {plots.seconds(one.times[place])} counts most: {shares[place]:.0%} of the whole, "
-        f"where equal shares would be {1 / len(shares):.0%}."
+        f"By {one.method}, the frame at {plots.seconds(one.times[place])} counts most: {shares[place]:.0%} of the "
+        f"whole, where equal shares would be {1 / len(shares):.0%}."
     )
 
 
@@ -173,11 +178,20 @@ def _looker(prefix: tuple[str, ...]) -> str:
     return "the class token looks" if classes == 1 else "the class tokens of all frames look"
 
 
-def _attention(look: ImageExplainer) -> dict[str, Any]:
+def _attention(look: ImageExplainer, chosen: Sequence[int]) -> dict[str, Any]:
     """Return where every layer and head looks, and when every layer does; empty if the network shows no attention."""
     if "attention" not in compatible_methods(look.predictor.network):
-        return {"heads": "", "moments": ""}
+        return {"heads": "", "moments": [], "even_layers": False}
     looks = [maps[0].float().numpy() for maps in looks_of(look.subject(), look.ready.pixels[None])]
-    where = plots.data_uri(plots.heat_grid([maps.sum(1) for maps in looks]))
-    when = plots.data_uri(plots.heat_grid([maps.sum((2, 3))[:, None] for maps in looks]))
-    return {"heads": where, "moments": when}
+    where = [maps.sum(1) for maps in looks]
+    when = [maps.sum((0, 2, 3)) for maps in looks]
+    return {
+        "heads": plots.data_uri(plots.heat_grid(where)),
+        "even_layers": any(float(np.ptp(maps)) < EVEN * float(maps.max()) for maps in where),
+        "moments": [_shares_of_layer(weights / max(float(weights.sum()), 1e-12), chosen) for weights in when],
+    }
+
+
+def _shares_of_layer(shares: Map, chosen: Sequence[int]) -> list[tuple[str, float]]:
+    """Return the share of each shown frame, and how strong its colour is: from 0 to 1 at three times an equal share."""
+    return [(f"{shares[at]:.0%}", round(min(1.0, float(shares[at]) * len(shares) / 3), 3)) for at in chosen]

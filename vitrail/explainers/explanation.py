@@ -29,6 +29,9 @@ from vitrail.runs.run import Run
 from vitrail.runs.run_network import ASK
 from vitrail.tasks.base import Asked
 
+LETTERS = 14
+"""Height of the numbers below a strip of frames, in pixels."""
+
 Explainer = Callable[[Subject, Tensor], Tensor]
 
 
@@ -80,7 +83,9 @@ class Explanation:
     def overlay(self) -> Image.Image:
         """Return the heat map over the image, with its scale; of a clip a strip of frames with the share of each."""
         if self.times:
-            return plots.with_scale(plots.strip(self.heated_frames(), self.times, self.shares), self.top)
+            return plots.with_scale(
+                plots.strip(self.heated_frames(), self.times, self.shares), self.top, LETTERS
+            )
         return self.marked(plots.heat(self.original(), self.heat))
 
     def marked(self, drawn: Image.Image) -> Image.Image:

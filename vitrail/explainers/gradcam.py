@@ -52,7 +52,7 @@ class GradCam:
 
 
 def _gradient(target: Seen) -> tuple[Tensor | None, Tensor]:
-    """Return the gradient at the map that the head reads, and the map: (b, d, row, col) each, or (b, d, t, row, col)."""
+    """Return the gradient at the map that the head reads, and the map: (b, d, *grid) each."""
     tokens, levels, _ = target.features
     candidates = [tokens.x, *levels[-1:]]
     gradients: list[Tensor | None] = list(

@@ -18,7 +18,7 @@ def overlap(coarse: int, fine: int) -> Tensor:
 
 
 def spread(row: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
-    """Move weights from one (row, col) or (t, row, col) grid to another: (b, prefix + prod(old)) -> (b, prefix + prod(new)).
+    """Move weights from one grid to another: (b, prefix + prod(old)) -> (b, prefix + prod(new)).
 
     The weight of a token is distributed over the tokens at the same location, by area; mixing from farther away in a
     merge is ignored.

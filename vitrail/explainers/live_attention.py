@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitrail.core.errors import RunError
 from vitrail.data.batch import Geometry
 from vitrail.explainers.streaming import Piecewise
 from vitrail.infer.predictor import Predictor, batch_of
@@ -30,9 +31,17 @@ class Glance(NamedTuple):
 
 
 class LiveAttention:
-    """A model that answers frame by frame. The first frame counts the layers; later ones record only the last."""
+    """A model that answers frame by frame. The first frame counts the layers; later ones record only the last.
+
+    RunError for a model of clips, which does not answer for one frame.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
+        if frames := predictor.preprocess.frames:
+            raise RunError(
+                f"{predictor.header.name} takes clips of {frames} frames, so it answers no single frames of a camera. "
+                "Record a clip: vitrail predict and vitrail explain take it."
+            )
         self.predictor = predictor
         self.shows = predictor.network.spec.shows_attention and predictor.preprocess.zoom is None
         self._calls: int | None = None

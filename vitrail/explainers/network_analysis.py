@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -168,10 +169,11 @@ class _Distances(Piecewise):
 
     def begin(self, place: TokenIndex) -> None:
         """Compute the centres of the patches of this call; NaN for prefix tokens and padding."""
-        row, col = self.grid
+        *frames, row, col = self.grid  # of a clip, the distance within a frame: 0 in attention over time
         down = (torch.arange(row) + 0.5) * self._size[0] / row
         across = (torch.arange(col) + 0.5) * self._size[1] / col
         patches = torch.stack(torch.meshgrid(down, across, indexing="ij"), -1).flatten(0, 1)
+        patches = patches.repeat(prod(frames), 1)
         nowhere = patches.new_full((1, 2), torch.nan)
         points = torch.cat([nowhere.expand(self.prefix, 2), patches, nowhere])
         self._points = points.to(place.rows.device)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.core.catalog import family_of
 from vitrail.core.environment import expanded
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.text import command
-from vitrail.data.changed_images import load_unchanged
-from vitrail.data.manifest import VAL
+from vitrail.data.changed_images import load_unchanged, load_unchanged_clip
+from vitrail.data.manifest import VAL, Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.rasters.whole_file import decode_for
+from vitrail.infer.clips import clip_for
 from vitrail.infer.inputs import expand
 from vitrail.infer.predictor import Predictor, refuse_exported
 from vitrail.infer.proof_images import spread
@@ -68,7 +70,8 @@ def looked_at(opened: Opened) -> int:
     """Return the number of images for the mean attention distance: fewer if images have many patches."""
     stride = opened.encoder.spec.strides[-1]
     patches = (opened.preprocess.size[0] // stride) * (opened.preprocess.size[1] // stride)
-    return min(IMAGES, max(FEWEST, PAIRS // max(1, patches) ** 2))
+    pairs = max(1, opened.preprocess.frames) * max(1, patches) ** 2
+    return min(IMAGES, max(FEWEST, PAIRS // pairs))
 
 
 def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
@@ -77,9 +80,13 @@ def batches(opened: Opened, pictures: Iterable[str]) -> Iterator[Tensor | str]:
     For an image that cannot be read the error is yielded, and the next image replaces it.
     """
     left = looked_at(opened)
-    for source in expand(pictures):
+    steps = opened.preprocess
+    for source in expand(pictures, clips=steps.frames > 0):
         try:
-            picture = decode_for(opened.preprocess, source.open(), source.called)
+            if steps.frames:
+                picture = clip_for(steps, source).frames
+            else:
+                picture = decode_for(steps, source.open(), source.called)
         except DataError as error:
             yield str(error)
             continue
@@ -112,10 +119,15 @@ def own_batches(opened: Opened, model: str) -> Iterator[Tensor | str]:
     for row in spread(rows, looked_at(opened)):
         steps = opened.preprocess
         try:
-            picture = load_unchanged(
-                manifest.root, row, steps.channels, raw=steps.raw, bands=steps.band_names
-            ).image
+            picture = _unchanged(manifest.root, row, steps)
         except DataError as error:
             yield str(error)
             continue
         yield torch.as_tensor(opened.preprocess.eval(picture)[0])[None]
+
+
+def _unchanged(root: Path, row: Row, steps: Preprocess) -> NDArray[Any]:
+    """Return the decoded image or clip of a row; DataError if it changed since the run."""
+    if steps.frames:
+        return load_unchanged_clip(root, row, steps.frames, steps.channels)
+    return load_unchanged(root, row, steps.channels, raw=steps.raw, bands=steps.band_names).image

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.data.labels import count
+from vitrail.data.preprocess import shape_of
 from vitrail.infer.predictor import Predictor
 from vitrail.infer.proof_images import Pixels, Reader
 from vitrail.layers.heads import Output
@@ -37,10 +38,11 @@ BATCH = 16
 """Images in memory at once; one of them may be large."""
 
 LARGEST = (3000, 4000)
+LARGEST_CLIP = (600, 800)
 SMALLEST = (17, 23)
 
 Asked = Callable[[Sequence[Pixels]], Output]
-"""From images, each (height, width, channels), to the task's raw outputs, batch axis first."""
+"""From images, each (height, width, channels), or clips, to the task's raw outputs, batch axis first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,14 @@ def many_sizes(readers: Sequence[Reader], least: int = LEAST) -> Iterator[Pixels
         if i % 2 == 0:
             yield picture
             continue
-        size = {1: SMALLEST, 3: LARGEST}.get(i)
+        size = {1: SMALLEST, 3: LARGEST if picture.ndim == 3 else LARGEST_CLIP}.get(i)
         height, width = size or (int(side) for side in np.exp(draw.uniform(np.log(24), np.log(700), 2)))
         yield _resized(picture, height, width)
 
 
 def _resized(picture: Pixels, height: int, width: int) -> Pixels:
+    if picture.ndim == 4:  # a clip
+        return np.stack([_resized(frame, height, width) for frame in picture])
     if picture.dtype != np.uint8 or picture.shape[2] not in {1, 3, 4}:
         rows, cols = (
             np.arange(new) * old // new for new, old in zip((height, width), picture.shape, strict=False)
@@ -150,7 +154,7 @@ def compare(
     tallies = {name: _Tally(task, side) for name, side in sides.items()}
     sizes: list[tuple[int, int]] = []
     for part in batched(pictures, BATCH):
-        sizes += [(picture.shape[0], picture.shape[1]) for picture in part]
+        sizes += [shape_of(picture) for picture in part]
         wanted = ours(part)
         for tally in tallies.values():
             tally.add(wanted, part)

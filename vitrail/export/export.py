@@ -97,6 +97,11 @@ def export(
         refuse_unwritable(path)
     predictor = Predictor(model, "cpu", point)
     predictor.answering()
+    clips = predictor.preprocess.frames > 0
+    if format in FOLDERS and clips:
+        raise SettingError(
+            f"A {format} folder takes images, and this model takes clips. Use --format onnx, openvino or torch."
+        )
     if format in FOLDERS:
         refuse_point(predictor, format)
     asked = _pictures(Path(model), predictor, data)
@@ -108,7 +113,7 @@ def export(
         proven = FOLDERS[format].write(predictor, path, check)
     else:
         check = partial(_check_graph, predictor, format, pictures)
-        proven = graph_formats.write(predictor, path, Form(attention, batch), check)
+        proven = graph_formats.write(predictor, path, Form(attention, batch, clips), check)
     if said := words.point_words(predictor):
         proven = replace(proven, notes=(said, *proven.notes))
     return Exported(path, format, _size(path), proven, len(asked) - len(pictures))
@@ -194,7 +199,7 @@ def _pictures(model: Path, predictor: Predictor, data: str | Path | None) -> Seq
         raise SettingError(
             f"{model} is a model file; an export is checked on images. Name some: --data photos/"
         )
-    sources = spread(list(expand([str(data)])), agreement.LEAST)
+    sources = spread(list(expand([str(data)], clips=steps.frames > 0)), agreement.LEAST)
     return [partial(predictor.decoded, one) for one in sources]
 
 

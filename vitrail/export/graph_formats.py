@@ -20,6 +20,7 @@ from torch import Tensor
 from vitrail import __version__
 from vitrail.core.errors import RunError
 from vitrail.core.files import replace, write_json, writing
+from vitrail.data.preprocess import shape_of
 from vitrail.export import words
 from vitrail.export.agreement import Asked, Check, Proven
 from vitrail.export.traced_model import EndToEnd, EndToEndWithAttention, Single
@@ -56,19 +57,23 @@ Writer = Callable[[Predictor, Path, Form, Check], Proven]
 
 
 def program(predictor: Predictor, form: Form) -> torch.export.ExportedProgram:
-    """Return the complete model, for an image or a batch of any size, as a torch program."""
+    """Return the complete model, for an image or a clip of any size or a batch of them, as a torch program."""
     kind = EndToEndWithAttention if form.attention else EndToEnd
     point = predictor.point
     network = predictor.at(point).cpu()
     whole = kind(network, predictor.task, predictor.preprocess_at(point), point.size)
     sample = torch.from_numpy(proof_image_for(predictor.preprocess))
-    free = torch.export.Dim.DYNAMIC
+    free, side = torch.export.Dim.DYNAMIC, int(form.clips)
     with torch.no_grad(), quietly():
         if not form.batch:
-            return torch.export.export(Single(whole).eval(), (sample,), dynamic_shapes=({0: free, 1: free},))
+            return torch.export.export(
+                Single(whole).eval(), (sample,), dynamic_shapes=({side: free, side + 1: free},)
+            )
         # With one image, torch.export would fix the batch size to 1.
         samples = torch.stack([sample, sample])
-        return torch.export.export(whole.eval(), (samples,), dynamic_shapes=({0: free, 1: free, 2: free},))
+        return torch.export.export(
+            whole.eval(), (samples,), dynamic_shapes=({0: free, side + 1: free, side + 2: free},)
+        )
 
 
 def _without_words(header: Header) -> Header:
@@ -202,8 +207,7 @@ def _describe(model: Any, predictor: Predictor, form: Form) -> None:
 def _name_axes(model: Any, form: Form) -> None:
     """Name the dynamic axes of the input; torch only numbers them."""
     axes = model.graph.input[0].type.tensor_type.shape.dim
-    free = ("batch", "height", "width") if form.batch else ("height", "width")
-    known = {axis.dim_param: name for axis, name in zip(axes, free, strict=False)}
+    known = {axis.dim_param: name for axis, name in zip(axes, form.axes, strict=False) if axis.dim_param}
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in known:
@@ -251,7 +255,7 @@ def _accept(predictor: Predictor, image: Pixels, found: Output) -> None:
 def _refuse_contradiction(predictor: Predictor, image: Pixels, found: Output) -> None:
     """Raise a RunError if the readable outputs are not those that the task computes from the raw outputs."""
     point = predictor.point
-    placed = predictor.preprocess_at(point).geometry(image.shape[0], image.shape[1])
+    placed = predictor.preprocess_at(point).geometry(*shape_of(image))
     geometry = dataclasses.replace(placed, size=point.size)
     raw = {name: found[name][None] for name in predictor.task.outputs}
     for name, again in readable(predictor.task, raw, OfGeometry(geometry)).items():
@@ -267,6 +271,6 @@ def answer(opened: Opened, image: Pixels, turn: int) -> tuple[Tensor, ...]:
     if not opened.batched:
         return opened.run(image)
     place = turn % 2
-    other = np.ascontiguousarray(image[:, ::-1])
+    other = np.ascontiguousarray(image[..., ::-1, :])
     batch = np.stack([other, image] if place else [image, other])
     return tuple(found[place] for found in opened.run(batch))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
@@ -270,6 +271,7 @@ class Resized(nn.Module):
 class EndToEnd(nn.Module):
     """Images (b, height, width, channels) of one size -> readable outputs and the task's raw outputs.
 
+    For a network of clips, (b, frames, height, width, channels): every frame is prepared as an image is.
     The network is that of an operating point; `size` is the size of its input, to which prepared images are resized
     again where it was trained for several.
     """
@@ -284,7 +286,10 @@ class EndToEnd(nn.Module):
 
     def inputs(self, images: Tensor) -> dict[str, Tensor]:
         """Return the inputs of the network by name."""
-        return {"images": self.again(self.prepare(images))}
+        if not (frames := self.prepare.preprocess.frames):
+            return {"images": self.again(self.prepare(images))}
+        prepared = self.again(self.prepare(images.flatten(0, 1)))
+        return {"images": rearrange(prepared, "(b t) c h w -> b t c h w", t=frames)}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs listed by `output_names`, batch axis first."""
@@ -294,13 +299,16 @@ class EndToEnd(nn.Module):
 
     def named(self, output: Output, images: Tensor) -> tuple[Tensor, ...]:
         """Return readable and raw outputs in the order of `output_names`."""
-        onto = InGraph(self.prepare.preprocess, (images.shape[1], images.shape[2]))
+        onto = InGraph(self.prepare.preprocess, (images.shape[-3], images.shape[-2]))
         every = {**readable(self.task, output, onto), **output}
         return tuple(every[name] for name in output_names(self.task))
 
 
 class EndToEndWithAttention(EndToEnd):
-    """The same with the attention of the class token in the last block, (b, row, col), mean over the heads."""
+    """The same with the attention of the class token in the last block, mean over the heads.
+
+    It is (b, row, col), of clips (b, frames, row, col).
+    """
 
     def __init__(
         self, network: Network, task: Task[Any, Any], preprocess: Preprocess, size: tuple[int, int]
@@ -314,7 +322,7 @@ class EndToEndWithAttention(EndToEnd):
             )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs and the attention of the class token to the patches (b, row, col)."""
+        """Return the outputs and the attention of the class token to the patches."""
         recorder, inputs = Recorder(), self.inputs(images)
         features = self.network.encode(inputs, recorder)
         output = self.network.read(features, inputs)
@@ -327,13 +335,16 @@ def _row(attention: AttentionMap, asks: Sequence[int]) -> Tensor:
     here = slice(asks[0], asks[-1] + 1)
     if attention.weights.shape[-1] == attention.size[1]:
         return attention.weights[:, :, here].mean((1, 2))
-    row = attention._replace(weights=attention.weights[:, :, here], rows=attention.rows[..., here])
+    share = None if attention.share is None else attention.share[..., here]
+    row = attention._replace(
+        weights=attention.weights[:, :, here], rows=attention.rows[..., here], share=share
+    )
     wanted = F.one_hot(torch.tensor(list(asks)), attention.size[0]).sum(0).to(row.weights.dtype) / len(asks)
     return row.left_multiply(wanted.expand(row.weights.shape[0] // row.groups, -1))
 
 
 class Single(nn.Module):
-    """The same for one image (height, width, channels); its outputs have no batch axis."""
+    """The same for one image (height, width, channels), or one clip; its outputs have no batch axis."""
 
     def __init__(self, whole: EndToEnd) -> None:
         super().__init__()

@@ -47,20 +47,28 @@ EXACT = (
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Interface of a graph: single images or batches, with or without an attention output."""
+    """Interface of a graph: single images (or clips) or batches, with or without an attention output."""
 
     attention: bool = False
     batch: bool = False
+    clips: bool = False
 
     @property
     def input(self) -> str:
         """The name of the input."""
-        return "images" if self.batch else "image"
+        return ("clip" if self.clips else "image") + ("s" if self.batch else "")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes of the input."""
+        batch, frames = ("batch",) if self.batch else (), ("frames",) if self.clips else ()
+        return (*batch, *frames, "height", "width", "channels")
 
     @property
     def layout(self) -> str:
-        """The axes of the input, one letter each."""
-        return "NHWC" if self.batch else "HWC"
+        """The axes of the input, one letter each: N batch, D frames (the depth of a volume), H, W, C."""
+        letters = {"batch": "N", "frames": "D", "height": "H", "width": "W", "channels": "C"}
+        return "".join(letters[axis] for axis in self.axes)
 
 
 def names(predictor: Predictor, form: Form) -> list[str]:
@@ -76,11 +84,11 @@ def _raw_names(predictor: Predictor, form: Form) -> list[str]:
 
 def input_words(steps: Preprocess, form: Form) -> dict[str, Any]:
     """Describe the input, as plain data."""
-    sides = ["height", "width", steps.channels]
+    fixed = {"frames": steps.frames, "channels": steps.channels}
     return {
         "name": form.input,
         "dtype": steps.dtype.__name__,
-        "shape": ["batch", *sides] if form.batch else sides,
+        "shape": [fixed.get(axis, axis) for axis in form.axes],
         "layout": form.layout,
         "color_order": _order(steps),
         **_ranges(steps),
@@ -112,7 +120,8 @@ def output_words(predictor: Predictor, form: Form) -> list[dict[str, str]]:
     known = {
         "probabilities": "the probability of each class, in the order of labels"
         + ("; independent, so they do not sum to 1" if several else ", which sum to 1"),
-        "attention": "where the class token looks in the last block: (row, col) of the patches, mean over the heads"
+        "attention": f"where the class token looks in the last block: ({'frame, ' * form.clips}row, col) of the "
+        "patches, mean over the heads"
         + ("; 0 for patches that were dropped" if predictor.point.keep < 1 else "")
         + ("; patches that were merged share it equally" if predictor.point.merge else ""),
         **_raw_words(predictor),
@@ -158,7 +167,14 @@ def _novelty_words(abstention: Abstention | None) -> dict[str, str]:
 
 
 def decoding(steps: Preprocess) -> str:
-    """Explain how to decode an image file to the input, for other programs."""
+    """Explain how to decode an image file, or a video, to the input, for other programs."""
+    if steps.frames:
+        return (
+            f"Give {steps.frames} frames evenly spaced in time: cut the duration into {steps.frames} equal spans, and "
+            "take the frame shown at the middle of each, by presentation times; repeat frames of shorter clips. "
+            f"Decode to 8 bits, {COLOURS[steps.channels]}, and apply the rotation that the file states. "
+            "Do not resize or normalise: the graph does."
+        )
     if steps.bands:
         told = "; ".join(band.told for band in steps.bands)
         size = (
@@ -255,8 +271,9 @@ def beside(predictor: Predictor, form: Form, file: str) -> dict[str, Any]:
 
 
 def _taken(steps: Preprocess, form: Form) -> str:
-    many = "images of one size, " if form.batch else "one image, "
-    axes = ("batch × " if form.batch else "") + "height × width × channels"
+    kind = f"clip of {steps.frames} frames" if form.clips else "image"
+    many = f"{form.input} of one size, " if form.batch else f"one {kind}, "
+    axes = " × ".join(form.axes)
     if steps.bands:
         named = ", ".join(band.called for band in steps.bands)
         what = f"float32, the bands {named} in this order, in their units, NaN means no data"

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vitrail.core.errors import RunError
 from vitrail.data.batch import Batch, Geometry
-from vitrail.data.preprocess import Preprocess
+from vitrail.data.preprocess import Preprocess, shape_of
+from vitrail.infer.clips import clip_for
 from vitrail.infer.predictor import Predictor, Ready, Request, build_header_task
 from vitrail.infer.runtimes import KINDS, OfGeometry, contradicts, open_exported, output_names, readable
 from vitrail.layers.elastic import OperatingPoint, read_point
@@ -82,7 +83,11 @@ class ExportedPredictor(Predictor):
         return ROUNDED if self.preprocess.rounded else TOLERANCE
 
     def ready(self, image: Any, point: OperatingPoint | None = None) -> Ready:
-        """Decode an image to (height, width, channels); the graph does the rest, so `pixels` is empty."""
+        """Decode an image to (height, width, channels), or a clip; the graph does the rest, so `pixels` is empty."""
+        if self.preprocess.frames:
+            clip = clip_for(self.preprocess, image)
+            placed = replace(self._geometry(clip.frames), times=clip.times)
+            return Ready(torch.empty(0), placed, clip.frames)
         array = self.decoded(image)
         geometry = replace(self._geometry(array), spacing=self.spacing(image))
         return Ready(torch.empty(0), geometry, array)
@@ -110,7 +115,7 @@ class ExportedPredictor(Predictor):
         )
 
     def _geometry(self, image: Any) -> Geometry:
-        placed = self.preprocess.geometry(image.shape[0], image.shape[1])
+        placed = self.preprocess.geometry(*shape_of(image))
         return replace(placed, size=self.point.size)
 
     def _named(self, found: tuple[Tensor, ...]) -> Output:

@@ -12,7 +12,9 @@ from typing import Any
 from vitrail.core.errors import DataError
 from vitrail.core.text import printable
 from vitrail.data import archives, own_outputs
-from vitrail.data.labels import count, natural, shorten
+from vitrail.data.frame_folders import numbered_folders
+from vitrail.data.labels import count, is_image, natural, shorten
+from vitrail.data.videos import is_video
 from vitrail.data.walk_files import head_of, hidden_note, is_hidden, is_image_at, walk
 
 _HEAD = 4096
@@ -63,12 +65,17 @@ def _silent(line: str) -> None:
 
 
 def expand(
-    names: Iterable[str], standard_input: bytes | None = None, say: Callable[[str], None] = _silent
+    names: Iterable[str],
+    standard_input: bytes | None = None,
+    say: Callable[[str], None] = _silent,
+    *,
+    clips: bool = False,
 ) -> Iterator[Source]:
-    """Yield the images of files, folders, patterns, archives and "-" (standard input).
+    """Yield the images of files, folders, patterns, archives and "-" (standard input), or with `clips` their videos.
 
-    A name without any image yields a source with an error message. Notes on files that are skipped in a folder or an
-    archive (hidden files, broken links) are passed to `say`.
+    For clips, a folder of numbered images is one clip, if there are no videos. A name without any image yields a source
+    with an error message. Notes on files that are skipped in a folder or an archive (hidden files, broken links) are
+    passed to `say`.
 
     Raises:
         DataError: the only name has no image.
@@ -76,7 +83,7 @@ def expand(
     entries = list(names)
     for name in entries:
         try:
-            yield from _expand_name(name, standard_input, say)
+            yield from _expand_name(name, standard_input, say, clips)
         except (DataError, OSError) as error:
             shown = printable(name)
             trouble: DataError
@@ -91,14 +98,16 @@ def expand(
             yield Source(shown, trouble=str(trouble))
 
 
-def _expand_name(name: str, standard_input: bytes | None, say: Callable[[str], None]) -> Iterator[Source]:
+def _expand_name(
+    name: str, standard_input: bytes | None, say: Callable[[str], None], clips: bool
+) -> Iterator[Source]:
     path = Path(name)
     if name == "-":
-        yield from _from_bytes(standard_input or b"", say)
+        yield from _from_bytes(standard_input or b"", say, clips)
     elif path.is_dir():
-        yield from _from_folder(path, say)
+        yield from _clips_of_folder(path, say) if clips else _from_folder(path, say)
     elif path.is_file() and (archives.is_archive(path.name) or zipfile.is_zipfile(path)):
-        yield from _from_archive(path, say)
+        yield from _from_archive(path, say, clips)
     elif path.exists() or not any(sign in name for sign in "*?["):
         yield Source(printable(name), path)
     else:
@@ -126,6 +135,23 @@ def _from_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
         )
 
 
+def _clips_of_folder(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
+    """Yield the videos of a folder, or without any, its folders of frames."""
+    found = walk(path)
+    files = [name for name in found.files if is_video(name)]
+    names = files or numbered_folders(name for name in found.files if is_image(name))
+    if not names:
+        raise DataError(
+            f"{path} holds no videos and no folders of numbered frames. This model takes clips: name a folder with "
+            "videos in it."
+        )
+    images = [name for name in found.files if files and is_image(name)]
+    aside = [f"{count(len(images), 'image')} left aside, the model takes clips: {shorten(images)}."]
+    for line in (*found.notes(), *(aside if images else [])):
+        say(line)
+    yield from (replace(_file(path / name), below=name) for name in names)
+
+
 def _file(path: Path) -> Source:
     return Source(printable(str(path)), path)
 
@@ -148,20 +174,21 @@ def _from_pattern(pattern: str) -> Iterator[Source]:
     yield from map(_file, files)
 
 
-def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
+def _from_archive(path: Path, say: Callable[[str], None], clips: bool) -> Iterator[Source]:
     """Yield the images of an archive; a broken member, or a broken archive, yields a source with an error."""
     try:
         members = archives.members(path)
     except DataError as error:
         yield Source(printable(str(path)), path, trouble=str(error))
         return
-    pictures = [
-        m
-        for m in members
-        if not is_hidden(m.name) and (m.trouble or is_image_at(path.parent, f"{path.name}!{m.name}"))
-    ]
+
+    def is_input(name: str) -> bool:
+        return is_video(name) if clips else is_image_at(path.parent, f"{path.name}!{name}")
+
+    pictures = [m for m in members if not is_hidden(m.name) and (m.trouble or is_input(m.name))]
     if not pictures:
-        raise DataError(f"{path} holds no images. Name an archive with images in it.")
+        noun = "videos" if clips else "images"
+        raise DataError(f"{path} holds no {noun}. Name an archive with {noun} in it.")
     for line in hidden_note([m.name for m in members if is_hidden(m.name)]):
         say(line)
     for member in pictures:
@@ -170,12 +197,13 @@ def _from_archive(path: Path, say: Callable[[str], None]) -> Iterator[Source]:
         yield Source(name, path, member.name, trouble=trouble if member.trouble else "", below=member.name)
 
 
-def _from_bytes(data: bytes, say: Callable[[str], None]) -> Iterator[Source]:
+def _from_bytes(data: bytes, say: Callable[[str], None], clips: bool) -> Iterator[Source]:
     """Standard input is one image, or a list of names, one per line, in the encoding of the file system."""
     if not data:
         raise DataError("Standard input is empty. Pipe an image, or names of images, one per line.")
     first = data[:_HEAD].partition(b"\n")[0]
     if b"\0" not in data[:_HEAD] and Path(os.fsdecode(first).strip()).suffix:
-        yield from expand([line.strip() for line in os.fsdecode(data).split("\n") if line.strip()], None, say)
+        lines = [line.strip() for line in os.fsdecode(data).split("\n") if line.strip()]
+        yield from expand(lines, None, say, clips=clips)
     else:
         yield Source("-", data=data)

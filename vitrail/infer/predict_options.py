@@ -45,6 +45,21 @@ class AnswerOptions:
     yolo
         write predicted boxes, or the outlines of masks, as labels into this folder: data.yaml, and a text file per
         image in labels/
+    class_
+        of a model that makes images: make images of this class, in the folder --out (made by default); images that are
+        named are changed into the class, and keep more or less of themselves (--strength)
+    n
+        how many images to make, 16 by default; of each image that is named, 1 by default
+    seed
+        the same number makes the same images: image 3 is the same, however many are made (0 by default)
+    steps
+        in how many steps an image is made, 2 to 1000; more steps, finer images
+    sampler
+        ddpm, or ddim, which is better with few steps
+    guidance
+        how strongly the class is followed: 1 as it was learnt, 4 for typical and similar images
+    strength
+        how much of an image that is named is replaced, above 0 to 1 (0.5 by default)
     """
 
     point: str | None = None
@@ -59,6 +74,17 @@ class AnswerOptions:
     track: bool = False
     coco: str | None = None
     yolo: str | None = None
+    class_: str | None = None
+    n: int | None = None
+    seed: int | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    guidance: float | None = None
+    strength: float | None = None
+
+
+OF_MAKING = ("class_", "n", "seed", "steps", "sampler", "guidance", "strength")
+"""The options of images that are made."""
 
 
 def read_latency(text: str) -> float:

@@ -41,6 +41,7 @@ from vitrail.runs.run import Run, open_run
 from vitrail.runs.run_network import ASK, answering, run_network
 from vitrail.tasks.ask import asked_of
 from vitrail.tasks.base import Ask, Task
+from vitrail.tasks.image_makers import MakesImages
 
 BATCH = 32
 
@@ -223,13 +224,21 @@ class Predictor:
     def answering(self) -> Predictor:
         """Return this predictor; RunError, with the way out, for a model that predicts nothing about an image."""
         if not self.task.answers:
-            model = self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
+            model = self.called
+            if isinstance(self.task, MakesImages):
+                way = command("predict", model, "--class", self.labels[0], "--n", 16, "--out", "made/")
+                raise RunError(f"{model} makes images of its classes and predicts nothing about one: {way}")
             again = command("train", "photos/", "--weights", model, "--tune", "full")
             raise RunError(
                 f"{model} was trained for {self.task.name}, which predicts nothing about an image. Train it further "
                 f"on images with labels: {again}"
             )
         return self
+
+    @property
+    def called(self) -> Path:
+        """The path of the model for users: of its run, if it is one."""
+        return self.path.parent if (self.path.parent / "recipe.yaml").is_file() else self.path
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -257,7 +266,9 @@ class Predictor:
         if not all(isinstance(one, str | Path) for one in many):
             request = request or Request(self.point)
             return self.predicted([self.ready(one, request.point) for one in many], request)
-        answers = list(self.answers(expand(map(str, many)), request=request))
+        answers = list(
+            self.answers(expand(map(str, many), clips=self.preprocess.frames > 0), request=request)
+        )
         for one in answers:
             if one.error:
                 raise DataError(one.error)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from vitrail.core.errors import DataError, RunError, VitrailError
-from vitrail.data.changed_images import load_unchanged
+from vitrail.data.changed_images import load_unchanged, load_unchanged_clip
 from vitrail.data.manifest import Row
 from vitrail.data.preprocess import Preprocess
 from vitrail.runs.run import Run
@@ -85,4 +85,6 @@ def _tried(readers: Iterable[Reader]) -> Iterator[tuple[Reader, Pixels]]:
 
 
 def _of_row(root: Path, row: Row, steps: Preprocess) -> Pixels:
+    if steps.frames:
+        return load_unchanged_clip(root, row, steps.frames, steps.channels)
     return load_unchanged(root, row, steps.channels, raw=steps.raw, bands=steps.band_names).image

@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino"
 """Format of an exported file, by suffix."""
 
 BATCHED = 4
-"""Number of input axes of a graph that takes batches."""
+"""Number of input axes of a graph that takes batches of images; of clips one more, the frames."""
 
 IN_FLOAT32: Mapping[str, str] = MappingProxyType({"INFERENCE_PRECISION_HINT": "f32"})
 """OpenVINO uses bf16 by default where the CPU supports it; an export promises float32."""
@@ -97,14 +97,14 @@ def output_names(task: Task[Any, Any]) -> tuple[str, ...]:
 
 
 class Opened(NamedTuple):
-    """A loaded exported file; `batched` if it takes images (b, height, width, channels)."""
+    """A loaded exported file; `batched` if it takes several images or clips, batch axis first."""
 
     header: Header
     run: Engine
     batched: bool
 
     def one(self, image: NDArray[Any]) -> tuple[Tensor, ...]:
-        """Return the graph's outputs for one image (height, width, channels)."""
+        """Return the graph's outputs for one image (height, width, channels), or one clip with its frames in front."""
         if not self.batched:
             return self.run(image)
         return tuple(output[0] for output in self.run(image[None]))
@@ -197,6 +197,11 @@ def _header(text: str | None, path: Path) -> Header:
     return parse_header(text, path)
 
 
+def _batched(header: Header, axes: int) -> bool:
+    """Return whether a graph whose input has so many axes takes several inputs at a time."""
+    return axes == BATCHED + (Preprocess.from_dict(header.preprocess).frames > 0)
+
+
 def _onnx(path: Path) -> Opened:
     import onnxruntime
 
@@ -209,7 +214,7 @@ def _onnx(path: Path) -> Opened:
     def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
         return tuple(torch.from_numpy(one) for one in session.run(None, {taken.name: image}))
 
-    return Opened(header, answer, len(taken.shape) == BATCHED)
+    return Opened(header, answer, _batched(header, len(taken.shape)))
 
 
 def _openvino(path: Path, settings: Mapping[str, str] = IN_FLOAT32) -> Opened:
@@ -217,8 +222,7 @@ def _openvino(path: Path, settings: Mapping[str, str] = IN_FLOAT32) -> Opened:
     text = next((model.get_rt_info(place).value for place in INFO if model.has_rt_info(place)), None)
     header = _header(text, path)
     compiled = core().compile_model(model, "CPU", dict(settings))
-    batched = len(model.input(0).get_partial_shape()) == BATCHED
-
+    batched = _batched(header, len(model.input(0).get_partial_shape()))
     count, alone = len(compiled.outputs), Lock()
 
     def answer(image: NDArray[Any]) -> tuple[Tensor, ...]:
@@ -240,4 +244,5 @@ def _program(path: Path) -> Opened:
             outputs: tuple[Tensor, ...] = module(torch.tensor(image))
         return outputs
 
-    return Opened(_header(extra[KEY], path), answer, taken.meta["val"].ndim == BATCHED)
+    header = _header(extra[KEY], path)
+    return Opened(header, answer, _batched(header, taken.meta["val"].ndim))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
@@ -64,10 +64,11 @@ class Encoder(nn.Module):
 
     def position_vectors(self) -> tuple[Tensor, tuple[int, int]] | None:
         """Return the patch vectors of its largest position table, (row·col, d), and their grid; or None."""
-        tables = [p for p in self.modules() if isinstance(p, LearnedPosition) and len(p.grid) == 2]
-        if not tables:
+        parts = (part for part in self.modules() if isinstance(part, LearnedPosition))
+        tables = [part for part in parts if len(part.grid) == 2]  # not those of frames
+        largest = max(tables, key=lambda position: position.table.shape[1], default=None)
+        if largest is None:
             return None
-        largest = max(tables, key=lambda position: position.table.shape[1])
         return largest.table[0, largest.prefix :], (largest.grid[0], largest.grid[1])
 
     @abstractmethod
@@ -172,9 +173,10 @@ class Column(nn.ModuleList):
         The last block computes no other token.
         """
         tapped: dict[int, Tokens] = {}
+        last = len(self) - 1
         for turn, block in enumerate(self):
             tokens = self.joined(turn, tokens)
-            tokens = self._run(turn, block, tokens, None, tokens.prefix if turn == len(self) - 1 else None)
+            tokens = self._run(turn, block, tokens, None, tokens.prefix if turn == last else None)
             if turn + 1 in blocks:
                 tapped[turn + 1] = tokens
         return tokens, tapped
@@ -207,7 +209,8 @@ class Column(nn.ModuleList):
         if self.checkpointing and record is None and torch.is_grad_enabled():
             checkpointed: Tokens = checkpoint(run, *arguments, use_reentrant=False)
             return checkpointed
-        return run(*arguments)
+        out: Tokens = run(*arguments)
+        return out
 
 
 class ColumnEncoder(Encoder):
@@ -246,7 +249,8 @@ class ColumnEncoder(Encoder):
         self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
     ) -> Features:
         """(b, channels, height, width) -> Features with tokens (b, n, d), prefix first."""
-        return self.finish(self.blocks(self.begin(images, given), record))
+        tokens = self.blocks(self.begin(images, given), record)
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged())
 
     def summarise(
         self, images: Tensor, blocks: tuple[int, ...] = (), *, given: Mapping[str, Tensor] = NOTHING
@@ -255,7 +259,7 @@ class ColumnEncoder(Encoder):
         if not self.spec.prefix:
             return super().summarise(images, blocks, given=given)
         tokens, tapped = self.blocks.summarise(self.begin(images, given), blocks)
-        return Features(tokens.with_x(self.norm(tokens.x)), self._levels(tapped, blocks))
+        return Features(tokens.with_x(self.norm(tokens.x)), self.levels_of(tapped, blocks))
 
     def tap(
         self,
@@ -266,35 +270,19 @@ class ColumnEncoder(Encoder):
         record: Recorder | None = None,
     ) -> Features:
         """(b, channels, height, width) -> Features whose levels are the normalised maps after `blocks`."""
+        self.check_blocks(blocks)
+        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), self.levels_of(tapped, blocks))
+
+    def check_blocks(self, blocks: tuple[int, ...]) -> None:
+        """Raise a SettingError for blocks, counted from 1, that cannot be read, and without any."""
         depth = len(self.blocks)
         if not blocks or not all(1 <= block <= depth for block in blocks):
             raise SettingError(
                 f"{type(self).__name__} has the blocks 1 to {depth}, so {blocks or 'none'} cannot be read."
             )
-        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
-        return self.finish(tokens, self._levels(tapped, blocks))
 
-    def finish(self, tokens: Tokens, levels: tuple[Tensor, ...] = ()) -> Features:
-        """Return the features of the tokens after the last block."""
-        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), levels)
-
-    def _levels(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def levels_of(self, tapped: Mapping[int, Tokens], blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Return the normalised maps after these blocks."""
-        return tuple(tapped[block].with_x(self.norm(tapped[block].x)).map() for block in blocks)
-
-
-class Pyramid(nn.Module):
-    """Columns with growing widths and shrinking grids; `merges` are the layers between them, one fewer."""
-
-    def __init__(self, stages: Sequence[Column], merges: Sequence[nn.Module]) -> None:
-        super().__init__()
-        assert len(merges) == len(stages) - 1, "there must be one merge between every two stages"
-        self.stages, self.merges = nn.ModuleList(stages), nn.ModuleList(merges)
-
-    def forward(self, tokens: Tokens, record: Recorder | None = None) -> list[Tokens]:
-        """Tokens of the finest grid -> the output tokens of each stage, coarse last."""
-        levels: list[Tokens] = []
-        for turn, stage in enumerate(self.stages):
-            tokens = stage(self.merges[turn - 1](tokens) if turn else tokens, record)
-            levels.append(tokens)
-        return levels
+        levels = (tapped[block] for block in blocks)
+        return tuple(level.with_x(self.norm(level.x)).map() for level in levels)

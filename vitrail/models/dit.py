@@ -160,7 +160,10 @@ def time_sines(time: Tensor, count: int) -> Tensor:  # (b,) -> (b, count)
 
 PRESETS: Mapping[str, DiTConfig] = MappingProxyType(
     {
-        "dit_digits": DiTConfig(image=32, patch=4, width=128, depth=6, heads=4, classes=10),
+        "dit_digits": DiTConfig(
+            image=8, width=128, depth=6, heads=4, classes=10
+        ),  # not of the paper, like the next
+        "dit_cifar": DiTConfig(image=32, patch=4, width=256, depth=8, heads=4, classes=10),
         "dit_s2": DiTConfig(),  # S, B, L and XL: table 1, here for small images in pixels
         "dit_s4": DiTConfig(patch=4),
         "dit_s8": DiTConfig(patch=8),

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from vitrail.core.errors import SettingError
 from vitrail.layers.block import Mlp, PreNorm, stochastic_depth_rates
-from vitrail.layers.encoder import NOTHING, Column, Encoder, Pyramid
+from vitrail.layers.encoder import NOTHING, Column, Encoder
 from vitrail.layers.patch_embedding import PatchEmbed, Sized, check_size
 from vitrail.layers.patch_merging import PatchMerging
 from vitrail.layers.position import LearnedPosition
+from vitrail.layers.pyramid import Pyramid
 from vitrail.layers.sdpa import Recorder
 from vitrail.layers.tokens import Features, FeatureSpec
 from vitrail.layers.weight_init import truncated

@@ -14,8 +14,9 @@ and its new value is the mean over the frames. `joint` is one attention of all t
 attention over time: every frame has a class token, and the clip's vector is their mean, before the last norm.
 
 Axes: b batch, t frames, n tokens (class, then patches in the order t, row, col), d width, g attention groups.
-Initial values are those of the official code, W_fc is 0: a new network answers as if every frame were alone, so that
-weights of an image network start it. Stochastic depth drops the branches of whole clips.
+The official code always begins with the weights of an image network, with 0 for W_fc and the time table, so that every
+frame is seen as if it were alone (`weights/image_start.py`). A network without them begins as a ViT here does: it would
+not find out for long that frames differ. Stochastic depth drops the branches of whole clips.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from torch import Tensor, nn
 from vitrail.core.errors import SettingError
 from vitrail.layers.attention import SelfAttention
 from vitrail.layers.block import DropPath, Gelu, Mlp, PreNorm, stochastic_depth_rates
-from vitrail.layers.encoder import Column, ColumnEncoder
+from vitrail.layers.encoder import NOTHING, Column, ColumnEncoder
 from vitrail.layers.patch_embedding import PatchEmbed, Prefix, Sized, check_tiles, tiled
 from vitrail.layers.position import LearnedPosition, Resize, placed
 from vitrail.layers.sdpa import Recorder, TokenIndex
 from vitrail.layers.tokens import CLASS, Features, FeatureSpec, Tokens
-from vitrail.layers.weight_init import truncated
+from vitrail.layers.weight_init import xavier
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,6 @@ class TimeSformer(ColumnEncoder):
         self.time = None if apart else LearnedPosition(c.width, (c.frames,), resize="nearest")
         self.blocks = Column(_block(c, rate) for rate in stochastic_depth_rates(c.drop_path, c.depth))
         self.norm = nn.LayerNorm(c.width, eps=c.norm_eps)
-        truncated(self, 0.02)
-        starts_in_space(self)
 
     def start(self, images: Tensor) -> Tokens:
         """(b, t, channels, height, width) -> input Tokens of the first block, (b, prefix + t·row·col, d)."""
@@ -121,15 +120,29 @@ class TimeSformer(ColumnEncoder):
         timed = x[:, :, 1:] + self.time.fitted((t,))[:, :, None]
         return Tokens(torch.cat([x[:, 0, :1], timed.flatten(1, 2)], 1), grid, 1)
 
-    def finish(self, tokens: Tokens, levels: tuple[Tensor, ...] = ()) -> Features:
-        """Return the features of the tokens after the last block; without attention over time with the clip's vector.
+    def forward(
+        self, images: Tensor, *, given: Mapping[str, Tensor] = NOTHING, record: Recorder | None = None
+    ) -> Features:
+        """(b, t, channels, height, width) -> Features with tokens (b, prefix + t·row·col, d)."""
+        tokens = self.blocks(self.begin(images, given), record)
+        return self._features(tokens, ())
 
-        Levels are maps (b, d, t, row, col).
-        """
-        features = super().finish(tokens, levels)
-        if self.time is not None:
-            return features
-        return features._replace(pooled=self.norm(tokens.x[:, : tokens.prefix].mean(1)))
+    def tap(
+        self,
+        images: Tensor,
+        blocks: tuple[int, ...] = (),
+        *,
+        given: Mapping[str, Tensor] = NOTHING,
+        record: Recorder | None = None,
+    ) -> Features:
+        """(b, t, channels, height, width) -> Features whose levels are the maps (b, d, t, row, col) after `blocks`."""
+        self.check_blocks(blocks)
+        tokens, tapped = self.blocks.tap(self.begin(images, given), blocks, record)
+        return self._features(tokens, self.levels_of(tapped, blocks))
+
+    def _features(self, tokens: Tokens, levels: tuple[Tensor, ...]) -> Features:
+        pooled = self.norm(tokens.x[:, : tokens.prefix].mean(1)) if self.time is None else None
+        return Features(tokens.with_x(self.norm(tokens.x)).unmerged(), levels, pooled)
 
 
 class FrameAttention(SelfAttention):
@@ -165,6 +178,7 @@ class TimeBranch(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.attention = SelfAttention(width, heads)
         self.project = nn.Linear(width, width)  # W_fc
+        xavier(self.project)
         self.drop = DropPath(drop_path)
 
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
@@ -223,14 +237,6 @@ def check_clips(images: Tensor, channels: int) -> None:
         )
 
 
-@torch.no_grad()
-def starts_in_space(network: nn.Module) -> None:
-    """Set W_fc and the time table of a TimeSformer to 0, so that frames do not see each other at first."""
-    for name, parameter in network.named_parameters():
-        if ".time.project." in name or name == "time.table":
-            parameter.zero_()
-
-
 def _block(c: TimeSformerConfig, rate: float) -> PreNorm:
     mlp = Mlp(c.width, c.hidden or 4 * c.width, kind=c.gelu)
     if c.attention == "divided":
@@ -242,7 +248,7 @@ def _block(c: TimeSformerConfig, rate: float) -> PreNorm:
 
 PRESETS: Mapping[str, TimeSformerConfig] = MappingProxyType(
     {
-        "timesformer_digits": TimeSformerConfig(image=32, patch=4, width=64, depth=4, heads=4),
+        "timesformer_digits": TimeSformerConfig(image=32, patch=8, width=64, depth=4, heads=4),
         "timesformer_s": TimeSformerConfig(width=384, heads=6),  # not of the paper: the size of ViT-S/16
         "timesformer_b": TimeSformerConfig(),  # B, HR and L: table 5 and the official code
         "timesformer_hr": TimeSformerConfig(image=448, frames=16),

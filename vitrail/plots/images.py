@@ -94,9 +94,9 @@ def _text_size(image: Image.Image, part: int) -> int:
     return max(13, min(image.width, THIN * image.height) // part)
 
 
-def with_scale(image: Image.Image, top: float) -> Image.Image:
-    """Return an image above the colours of heat from 0 to `top`."""
-    bar, size = max(6, image.height // 40), _text_size(image, 26)
+def with_scale(image: Image.Image, top: float, letters: int = 0) -> Image.Image:
+    """Return an image above the colours of heat from 0 to `top`; `letters` is the height of the text, 0: by width."""
+    bar, size = max(6, image.height // 40), letters or _text_size(image, 26)
     sheet = Image.new("RGB", (image.width, image.height + bar + size + 7), PAPER)
     sheet.paste(image, (0, 0))
     ramp = _colour_map(HEAT, np.linspace(0, 1, image.width))[None] * 255

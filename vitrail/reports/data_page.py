@@ -6,19 +6,22 @@ from collections.abc import Iterator, Sequence
 from posixpath import commonpath, dirname
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vitrail.core.errors import DataError
 from vitrail.data.decisions import History
 from vitrail.data.findings import Finding
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import load
+from vitrail.data.open_image import is_clip, load, load_clip
 from vitrail.data.prepare import Prepared
 from vitrail.pages import render
 from vitrail.plots import data_uri, photo_uri
 from vitrail.reports.check_summary import TITLES, verdict
 
 _THUMB = 144
+_FRAMES, _STRIP = 4, 288  # frames shown of a clip, and the width of all of them
 _IMAGES = 8  # images shown per finding
 _DRAWN, _DRAWN_THUMB = 6, 208  # the same if labels are drawn on the images, which needs more space
 _FINDINGS = 40
@@ -83,19 +86,31 @@ def _most(prepared: Prepared) -> int:
 
 def _picture(row: Row, prepared: Prepared, about: str = "") -> dict[str, str]:
     words = prepared.targets.words(row)
+    clip = is_clip(row.path, row.part)
     try:
-        array = load(prepared.manifest.root, row.path, part=row.part).image
+        if clip:
+            image = _strip(load_clip(prepared.manifest.root, row.path, row.part, _FRAMES).frames)
+        else:
+            array = load(prepared.manifest.root, row.path, part=row.part).image
+            image = prepared.targets.draw(Image.fromarray(array), row, prepared.manifest.root, about)
     except DataError:  # deleted since the check
         return {"image": "", "id": row.id, "label": words, "split": row.split}
-    image = prepared.targets.draw(Image.fromarray(array), row, prepared.manifest.root, about)
     drawn = bool(_legend(prepared))
-    side = _DRAWN_THUMB if drawn else _THUMB
+    side = _DRAWN_THUMB if drawn else _STRIP if clip else _THUMB
     small = image.width < side and image.height < side
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     thumb = image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)
     uri = photo_uri(thumb, 88) if drawn else data_uri(thumb)
-    return {"image": uri, "id": row.id, "label": "" if drawn else words, "split": row.split}
+    kind = "clip" if clip else ""
+    return {"image": uri, "id": row.id, "label": "" if drawn else words, "split": row.split, "kind": kind}
+
+
+def _strip(frames: NDArray[np.uint8]) -> Image.Image:
+    """Return frames (t, height, width, 3) side by side, with white between them."""
+    gap = max(1, frames.shape[2] // 24)
+    apart = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    return Image.fromarray(np.concatenate(list(apart), 1)[:, :-gap])
 
 
 def _classes(prepared: Prepared) -> Iterator[dict[str, Any]]:

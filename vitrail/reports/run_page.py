@@ -34,6 +34,7 @@ from vitrail.tasks.result import (
     Gallery,
     Matrix,
     Overlays,
+    Picture,
     Reliability,
     Result,
     Section,
@@ -189,13 +190,15 @@ def _notes(manifest: Manifest) -> Iterator[str]:
 
 
 def plain_layout(section: Section) -> dict[str, Any] | None:
-    """Return the template values of a table or a curve, which need no image; None for other sections."""
+    """Return the template values of a section that needs no image of the data, such as a table; None for others."""
     shared = {"kind": section.kind, "heading": section.heading}
     if isinstance(section, TableSection):
         return {**shared, "table": section.table, "note": section.note}
     if isinstance(section, Curve):
         figure = plots.curves(section.series, section.x, section.y, section.bands)
         return {**shared, "image": plots.data_uri(figure), "note": section.note}
+    if isinstance(section, Picture):
+        return {**shared, "image": section.image, "note": section.note}
     if isinstance(section, Bars):
         figure = plots.intervals([plots.Bar(*span) for span in section.spans()], section.x, region=0.0)
         return {**shared, "image": plots.data_uri(figure), "note": section.note}

@@ -14,6 +14,7 @@ from vitrail.models.factory import count_params
 from vitrail.reports.calibrate_model import calibrate_on_validation
 from vitrail.reports.fit_abstention import with_abstention
 from vitrail.reports.known_texts import with_known_texts
+from vitrail.reports.made_images import with_made_images
 from vitrail.reports.operating_points import shown, with_operating_points
 from vitrail.reports.run_page import page
 from vitrail.runs.image_changes import without_changes
@@ -38,7 +39,7 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     predictor = with_operating_points(run, manifest, calibrate_on_validation(run, manifest))
     predictor = with_known_texts(run, manifest, with_abstention(run, manifest, predictor))
     report = about(run, manifest, predictor) | {"finished": finished, "seconds": round(seconds, 1)}
-    result = with_band_importance(tested(predictor, manifest), predictor, manifest)
+    result = _whole(predictor, manifest)
     report |= result.to_dict() | ({"left_out": left_out} if left_out else {})
     report["passport"] = passport_of(run, manifest, ("training", report["reproduce"]), values_of(result))
     html = page(run, manifest, predictor, result, report)
@@ -47,6 +48,12 @@ def write_report(run: Run, manifest: Manifest, *, seconds: float, finished: bool
     write_text(run.folder / "report.html", html)
     write_text(run.folder / "README.md", card(predictor.header, predictor.task, report, result))
     return report
+
+
+def _whole(predictor: Predictor, manifest: Manifest) -> Result:
+    """Return the result on the test split, with what only the model itself can show."""
+    found = with_band_importance(tested(predictor, manifest), predictor, manifest)
+    return with_made_images(found, predictor)
 
 
 def with_band_importance(result: Result, predictor: Predictor, manifest: Manifest) -> Result:
@@ -65,7 +72,7 @@ def score_again(run: Run) -> Result:
         DataError: the images are missing, or all of them changed.
     """
     predictor, manifest = Predictor(run), own_tests(run).scored
-    result = with_band_importance(tested(predictor, manifest), predictor, manifest)
+    result = _whole(predictor, manifest)
     write_json(run.result_path, result_to_dict(result))
     return result
 

@@ -8,9 +8,11 @@ from typing import Any
 import yaml
 
 from vitrail import __version__
+from vitrail.core.text import command
 from vitrail.data.preprocess import Preprocess
 from vitrail.runs.model_file import Header
 from vitrail.tasks.base import Task
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.tasks.result import (
     Cell,
     Column,
@@ -186,12 +188,11 @@ def _calibrated(section: Reliability) -> list[str]:
 
 def _use(task: Task[Any, Any], report: Mapping[str, Any]) -> list[str]:
     again, labels = report.get("reproduce"), task.labels
-    further = "vitrail train photos/ --weights model.safetensors --tune full"
     return [
         "## Use",
         "",
         "```",
-        "vitrail predict model.safetensors picture.jpg" if task.answers else further,
+        _first(task),
         *([f"{again}    # trains it again"] if again else []),
         "```",
         "",
@@ -200,6 +201,15 @@ def _use(task: Task[Any, Any], report: Mapping[str, Any]) -> list[str]:
         "checks that the output is still the same.",
         "",
     ]
+
+
+def _first(task: Task[Any, Any]) -> str:
+    """Return the command that uses a model of this task."""
+    if isinstance(task, MakesImages):
+        return command("predict", "model.safetensors", "--class", task.labels[0], "--n", 16, "--out", "made/")
+    if task.answers:
+        return "vitrail predict model.safetensors picture.jpg"
+    return "vitrail train photos/ --weights model.safetensors --tune full"
 
 
 def _cell(text: str) -> str:

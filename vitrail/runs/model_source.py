@@ -43,7 +43,13 @@ def holds_weights(path: Path) -> bool:
     """Return whether an existing path holds weights of others: a folder as timm and transformers have, or a file."""
     if path.is_dir():
         whole = path / "model.safetensors"
-        names = ("config.json", "open_clip_config.json", "pytorch_model.bin", whole.name)
+        names = (
+            "config.json",
+            "model_index.json",
+            "open_clip_config.json",
+            "pytorch_model.bin",
+            whole.name,
+        )
         listed = any((path / name).is_file() for name in names)
         return listed and not (path / "recipe.yaml").is_file() and not has_our_header(whole)
     if path.suffix == ".safetensors":  # one that cannot be read is reported as a broken model file

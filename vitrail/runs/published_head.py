@@ -16,7 +16,7 @@ from vitrail.data.truth import Truth
 from vitrail.runs.class_layers import class_layers, count_classes, truth_for
 from vitrail.runs.network import Network, build_network, build_task, lend_network
 from vitrail.tasks.base import Task
-from vitrail.weights.class_names import ObjectNames, object_names, things_of
+from vitrail.weights.class_names import ClassNames, ObjectNames, class_names, object_names, things_of
 from vitrail.weights.preprocessing import published_preprocess
 from vitrail.weights.pretrained import Pretrained
 
@@ -41,16 +41,19 @@ def with_own_head(found: Pretrained) -> Answering:
     Raises:
         WeightsError: the head has tensors that its task has not, or lacks some, or has other shapes.
     """
-    size = published_preprocess(found).size
+    size = found.config.size if found.settings.get("vae") else published_preprocess(found).size  # of latents
     encoder, settings = found.build(image=size if size != found.config.size else None), _settings(found)
     if found.task == "panoptic" and encoder.own_head(found.task, 2) is not None:
         settings = {"merge": "queries", **settings}  # its queries find things and areas alike
     layers = class_layers(encoder, found.task, settings)
-    if found.head and not layers:  # a task without classes
-        task = build_task(found.task, truth_for(found.task, ()), settings)
+    if found.head and not layers:  # a task without classes, or a network that is told the class
+        classes = getattr(encoder.config, "classes", 0)
+        known = class_names(found.labels, classes) if classes else ClassNames(())
+        task = build_task(found.task, truth_for(found.task, known.names), settings)
         network = build_network(encoder, task)
         _load(network, found.head, found)
-        return Answering(network.eval().requires_grad_(False), task, ())
+        lines = (f"the weights {found.name}: {known.assumed}",) if known.assumed else ()
+        return Answering(network.eval().requires_grad_(False), task, lines)
     count = count_classes(found.head, layers)
     if not count:
         raise WeightsError(

@@ -96,7 +96,8 @@ def views_of(predictor: Predictor) -> Views:
     if predictor.preprocess.zoom is not None:
         return Views(why="This model looks through sliding windows, so there is no map of the whole image.")
     fit = compatible_methods(predictor.network)
-    return Views(tuple(name for name in fit if name != "attention"), "attention" in fit)
+    viewer = "attention" in fit and not predictor.preprocess.frames  # it shows one picture
+    return Views(tuple(name for name in fit if name != "attention"), viewer)
 
 
 def drawing(predictor: Predictor, path: Path) -> Image:
@@ -113,6 +114,8 @@ def heat_map(look: ImageExplainer, method: str, of: str | None) -> Image:
     from vitrail import plots
 
     found = look.explain(method, of)
+    if found.times:
+        return found.figure(2 * WIDTH)
     small = found.original()
     small.thumbnail((WIDTH, WIDTH))
     return found.marked(plots.heat(plots.shown(small), found.heat))

@@ -13,7 +13,7 @@ from PIL import Image
 from vitrail.core.errors import VitrailError
 from vitrail.data.decode import decode
 from vitrail.data.manifest import Row
-from vitrail.data.open_image import load
+from vitrail.data.open_image import is_clip, load
 from vitrail.studio.run_files import RunFiles
 
 SIZES = (256, 512, 1024)
@@ -58,6 +58,8 @@ def image_of_row(run: RunFiles, row: Row) -> Image.Image:
 def image_of_file(run: RunFiles, path: Path) -> Image.Image:
     """Return a file as an image, read as the model of a run reads it."""
     channels, steps = run.bands()
+    if is_clip(path.name):
+        return visible(load(path.parent, path.name, channels).image)
     if steps is None:
         return visible(decode(path, channels, path.name).image)
     from vitrail.data.rasters.whole_file import decode_for

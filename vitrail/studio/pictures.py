@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from vitrail.core.errors import DataError, RunError
 from vitrail.core.files import writing
 from vitrail.data.decode import decode
+from vitrail.data.videos import is_video, read_clip
 from vitrail.studio.workspace import safe_name
 
 if TYPE_CHECKING:
@@ -43,13 +44,15 @@ class Pictures:
         """Keep a picture that a model reads with these `bands` (`RunFiles.bands`).
 
         Raises:
-            DataError: it cannot be read as an image, or is too large.
+            DataError: it cannot be read as an image or a video, or is too large.
         """
         shown = safe_name(name or "picture.png")
         if len(data) > MOST_BYTES:
             raise DataError(f"{shown} is larger than {MOST_BYTES >> 20} MB. Make it smaller.")
         channels, steps = bands
-        if steps is None:
+        if is_video(shown):
+            read_clip(data, "", 1, name=shown)
+        elif steps is None:
             decode(data, channels, shown)
         else:
             from vitrail.data.rasters.whole_file import decode_for

@@ -90,7 +90,7 @@ class ResultView:
                 explained = isinstance(section, Gallery) and section.explain
                 photos = self.photos(section.shots)
                 yield {**shared, "hint": section.hint, "photos": photos, "explained": explained}
-            elif section.kind in ("table", "curve", "bars", "reliability"):
+            elif section.kind in ("table", "curve", "bars", "picture", "reliability"):
                 yield {**shared, "section": section}
 
     def photos(self, shots: Sequence[Shot]) -> list[Photo]:

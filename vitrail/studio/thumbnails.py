@@ -67,18 +67,18 @@ class Thumbnails:
         """Return the thumbnail of a row as WebP. DataError if the image is missing or broken."""
         from PIL import Image as images
 
-        from vitrail.data.open_image import content_hash, read
+        from vitrail.data.open_image import content_hash, row_hash
 
         content = self._contents.get(stamp, "")
         if content and (known := _whole(_cached(content))):
             return known
         with self.turns.turn():
-            data = read(root, row.path, row.part)
-            content = content_hash(data, row.path, row.part)
+            data = bytes_of(root, row)
+            content = content_hash(data, row.path, row.part) if data else row_hash(root, row.path, row.part)
             self._remember(stamp, content)
             if known := _whole(_cached(content)):
                 return known
-            small = encode(reduced(images.fromarray(glanced(data, row, SIDE).image), SIDE))
+            small = encode(reduced(images.fromarray(glanced(root, data, row, SIDE).image), SIDE))
         _keep(_cached(content), small)
         return small
 
@@ -103,12 +103,21 @@ def stamp_of(root: Path, row: Row) -> str:
     return blake2b(told.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def glanced(data: bytes, row: Row, least: int) -> Decoded:
-    """Return an image that is at least so large on each side, or whole if it is smaller."""
+def bytes_of(root: Path, row: Row) -> bytes:
+    """Return the bytes of an image; none of a clip, which is never read whole."""
+    from vitrail.data.open_image import is_clip, read
+
+    return b"" if is_clip(row.path, row.part) else read(root, row.path, row.part)
+
+
+def glanced(root: Path, data: bytes, row: Row, least: int) -> Decoded:
+    """Return an image that is at least so large on each side, or whole if it is smaller; of a clip its middle frame."""
     from vitrail.data.decode import decode, glance
-    from vitrail.data.open_image import cut_out
+    from vitrail.data.open_image import cut_out, is_clip, load
     from vitrail.data.parts import is_window
 
+    if is_clip(row.path, row.part):
+        return load(root, row.path, part=row.part)
     if is_window(row.part) or ("!" in row.path and "," in row.path):
         return cut_out(decode(data, name=row.path), row.path, row.part)
     return glance(data, row.path, least)[0]

@@ -17,7 +17,7 @@ A task may have these optional members, which are looked up by name (`getattr`):
     tiles(…), join_tiles(…)  where the tiles of a large image lie, and its prediction from those of its tiles
     write_labels(…)   predictions as files that programs for labelling read ("coco", "yolo")
     glance(…)         a small image of truth beside prediction, shown while a training runs
-    sheet(…)          images that the network makes, shown while a training runs and on pages
+    made(…), sheet(…)  images that the network makes: `vitrail.tasks.image_makers.MakesImages`
     nonconformity(…), refuse_sets(…), remarks(…)   label sets and "none of these": `vitrail.tasks.abstention.Abstaining`
     settled(output)   for which images the prediction does not hang on the last bit of a number, (b,), for exports
     class_shares(…), pixel_shares(…)  classes of windows or pixels, for maps of rasters: `vitrail.tasks.class_maps`
@@ -37,6 +37,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -165,10 +166,8 @@ class Task(Targets[Target], Generic[Target, PredictionT]):
     inputs: tuple[str, ...] = ("images",)
     answers: bool = True
     """False if the task gives no prediction for an image, as in pretraining."""
-    makes: bool = False
-    """True if the task makes images of its classes (`made`)."""
-    networks: tuple[str, str] = ("vit_digits", "vit_s16")
-    """The networks that are trained from scratch unless one is named: for small images, and for others."""
+    networks: tuple[tuple[float, str], ...] = ((64, "vit_digits"), (inf, "vit_s16"))
+    """The networks that are trained from scratch unless one is named, with the longest short side in pixels of each."""
     couples: bool = False
     """True if the loss couples the images of a batch: such a batch is never split into micro-batches."""
     fresh: bool = False

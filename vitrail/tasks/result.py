@@ -251,6 +251,15 @@ class Reliability(Section):
 
 
 @dataclass(frozen=True)
+class Picture(Section):
+    """A finished image that belongs to no row, as a data URI, such as a sheet of images that a network made."""
+
+    kind: ClassVar[str] = "picture"
+    image: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Limits(Section):
     """The limits of the model that a model card states."""
 

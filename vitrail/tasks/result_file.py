@@ -17,6 +17,7 @@ from vitrail.tasks.result import (
     Matrix,
     Number,
     Overlays,
+    Picture,
     Reliability,
     Result,
     Shot,
@@ -28,7 +29,8 @@ KINDS: Mapping[str, type[Any]] = MappingProxyType(
     {
         kind.__name__: kind
         for kind in (
-            Bars, Column, Curve, Gallery, Limits, Matrix, Number, Overlays, Reliability, Shot, Table, TableSection
+            Bars, Column, Curve, Gallery, Limits, Matrix, Number, Overlays, Picture, Reliability, Shot, Table,
+            TableSection,
         )
     }
 )  # fmt: skip

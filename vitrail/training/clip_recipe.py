@@ -51,11 +51,12 @@ def refuse_clips(prepared: Prepared, encoder: Encoder, name: str) -> None:
 def clip_layer(prepared: Prepared, network: NetworkChoice, side: int) -> dict[str, Any]:
     """Return the frames of the network and the augmentation of clips; {} for images.
 
-    No mirror and no quarter turn: a class may be a direction of motion.
+    No mirror and no quarter turn: a class may be a direction of motion. Small frames are left as they are: turned and
+    shifted, they show motion much later (`bench/moving_digits.py`), and which frames are shown is drawn anyway.
     """
     if not prepared.manifest.holds_clips:
         return {}
     return {
         "model": {"frames": network.encoder.spec.frames, "over_time": network.over_time},
-        "training": {"augment": "light" if side <= TINY else "square", "erase": 0.0},
+        "training": {"augment": "none" if side <= TINY else "square", "erase": 0.0},
     }

@@ -142,13 +142,14 @@ class _Classes(NamedTuple):
         if not published:
             return cls(())
         known = object_names(stated, published)
-        places = {_spelling(name): place for place, name in enumerate(known.names)}
+        places = {spelling(name): place for place, name in enumerate(known.names)}
         used = [place for place in range(published) if place not in known.unused]
-        rows = [places.get(_spelling(name), used[turn % len(used)]) for turn, name in enumerate(labels)]
-        return cls(tuple(rows), tuple(name for name in labels if _spelling(name) in places))
+        rows = [places.get(spelling(name), used[turn % len(used)]) for turn, name in enumerate(labels)]
+        return cls(tuple(rows), tuple(name for name in labels if spelling(name) in places))
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
+    """Return letters and digits of a name alone, in lower case, by which classes are matched."""
     return "".join(one for one in name.casefold() if one.isalnum())
 
 

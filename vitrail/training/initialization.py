@@ -17,6 +17,7 @@ from vitrail.models.factory import create_encoder, describe, rebuild
 from vitrail.runs.network import Network, build_network, build_task, stored_of, take_stored
 from vitrail.runs.recipe import ModelSettings, Recipe
 from vitrail.tasks.base import Task
+from vitrail.training.class_table import fit_classes, with_classes
 from vitrail.training.distillation import open_teacher
 from vitrail.training.head_transfer import PublishedHead, carries_over, take_head
 from vitrail.weights.preprocessing import published_preprocess
@@ -57,7 +58,7 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
         SettingError: the head of the network for this task only answers, or the network does not fit into memory.
     """
     task = build_task(recipe.task.name, truth, recipe.task.settings)
-    opened = _opened(recipe.model)
+    opened = _opened(recipe.model, task)
     said = _learn_words(task, recipe.task.name, opened.weights, rows)
     if reason := opened.encoder.why_not_trained(task.name):
         raise SettingError(reason)
@@ -67,7 +68,8 @@ def build_from_recipe(recipe: Recipe, truth: Truth, rows: Sequence[Row] = ()) ->
     network = build_network(opened.encoder, task)
     _set_checkpointing(network, recipe)
     lines = take_head(network, task, recipe.task.name, opened.weights) if opened.weights else ()
-    return InitialState(network, task, preprocess, opened.licence, opened.origin, (*said, *lines))
+    told = (*opened.lines, *said, *lines)
+    return InitialState(network, task, preprocess, opened.licence, opened.origin, told)
 
 
 def _learn_words(
@@ -124,12 +126,13 @@ class _Opened(NamedTuple):
     licence: str | None
     origin: str
     weights: Pretrained | None = None
+    lines: tuple[str, ...] = ()
 
 
-def _opened(model: ModelSettings) -> _Opened:
+def _opened(model: ModelSettings, task: Task[Any, Any]) -> _Opened:
     """Open the network; SettingError if its size needs more memory than there is."""
     try:
-        return _open(model)
+        return _open(model, task)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "alloc" not in str(error):
             raise
@@ -140,25 +143,30 @@ def _opened(model: ModelSettings) -> _Opened:
         ) from error
 
 
-def _open(model: ModelSettings) -> _Opened:
+def _open(model: ModelSettings, task: Task[Any, Any]) -> _Opened:
+    inner = _of_network(model, task)
     if model.weights == "none":
+        inner = with_classes(inner, task.labels)
         encoder = create_encoder(
-            model.name,
-            image=model.imgsz,
-            channels=model.channels,
-            drop_path=model.drop_path,
-            stride=model.stride,
-            settings=model.settings,
-            frames=model.frames or None,
-            over_time=model.over_time,
+            inner.name,
+            image=inner.imgsz,
+            channels=inner.channels,
+            drop_path=inner.drop_path,
+            stride=inner.stride,
+            settings=inner.settings,
+            frames=inner.frames or None,
+            over_time=inner.over_time,
         )
         base = Preprocess.for_size(model.imgsz, model.channels)
         return _Opened(encoder, _fitted(base, model, encoder.spec.frames), None, "none")
     weights = find_weights(model.weights, model.name, model.settings)
+    lines: tuple[str, ...] = ()
+    if weights.task == task.name:
+        weights, lines = fit_classes(weights, task.labels)
     drop_path = model.drop_path if hasattr(weights.config, "drop_path") else None
     encoder = weights.build(
-        image=model.imgsz,
-        channels=model.channels,
+        image=inner.imgsz,
+        channels=inner.channels,
         drop_path=drop_path,
         stride=model.stride,
         bands=[band.name for band in model.bands],
@@ -166,7 +174,20 @@ def _open(model: ModelSettings) -> _Opened:
     )
     encoder = weights.for_clips(encoder, model.frames or None, model.over_time)
     base = published_preprocess(weights, model.imgsz, model.channels)
-    return _Opened(encoder, _fitted(base, model, encoder.spec.frames), weights.licence, weights.name, weights)
+    steps = _fitted(base, model, encoder.spec.frames)
+    return _Opened(encoder, steps, weights.licence, weights.name, weights, lines)
+
+
+def _of_network(model: ModelSettings, task: Task[Any, Any]) -> ModelSettings:
+    """Return the settings of a model with the size and channels of what its network sees, if those are not the image's.
+
+    A task that works in the latents of an autoencoder has `network_input`, from (size, channels) to (size, channels).
+    """
+    seen = getattr(task, "network_input", None)
+    if seen is None:
+        return model
+    size, channels = seen(model.imgsz, model.channels)
+    return model.model_copy(update={"imgsz": size, "channels": channels})
 
 
 def _fitted(base: Preprocess, model: ModelSettings, frames: int) -> Preprocess:

@@ -23,6 +23,7 @@ from vitrail.runs.network import Network
 from vitrail.runs.run import Run
 from vitrail.runs.run_network import answering, evaluating, run_network
 from vitrail.tasks.base import Ask, Task
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.training.loop import Session
 
 SHOWN = 6
@@ -86,10 +87,15 @@ class Live:
         began = time.monotonic()
         last = session.step >= session.schedule.total
         costly = self.glance is None and self.spent > SHARE * (began - self.began)
-        silent = not session.task.answers and not session.task.makes and self.glance is None
+        makes = isinstance(session.task, MakesImages)
+        silent = not session.task.answers and not makes and self.glance is None
         if silent or (self.drawn and costly and not last):
             return []
-        sheet = self._made(session) if session.task.makes else self._sheet(session)
+        sheet = (
+            self._made(session, session.task)
+            if isinstance(session.task, MakesImages)
+            else self._sheet(session)
+        )
         if sheet is None:
             return []
         sheet.thumbnail((WIDTH, WIDTH))
@@ -98,17 +104,18 @@ class Live:
         if self.drawn:
             return []
         self.drawn = True
-        if session.task.makes:
-            return [f"Images that the network makes of each class, made again now and then: {self.run.live_path}"]
+        if makes:
+            return [
+                f"Images that the network makes of each class, made again now and then: {self.run.live_path}"
+            ]
         what = "label and prediction" if session.task.answers else "hidden patches, guess and truth"
         return [f"Validation images with {what}, updated after each epoch: {self.run.live_path}"]
 
-    def _made(self, session: Session) -> Image:
+    def _made(self, session: Session, task: MakesImages) -> Image:
         """Return images that the network makes."""
         network, steps = session.evaluated(), self.validation.preprocess
         with torch.inference_mode(), evaluating(network):
-            sheet: Image = session.task.sheet(network, (steps.channels, *steps.size))
-        return sheet
+            return task.sheet(network, (steps.channels, *steps.size))
 
     def _sheet(self, session: Session) -> Image | None:
         """Return the images in rows, or None if none can be read."""

@@ -73,16 +73,16 @@ def named_network(options: TrainOptions) -> NamedNetwork:
 
 
 def fresh_network(
-    side: int, wanted: NamedNetwork, networks: tuple[str, str] = Task.networks
+    side: int, wanted: NamedNetwork, networks: tuple[tuple[float, str], ...] = Task.networks
 ) -> tuple[NetworkChoice, list[str]]:
     """Choose a network to train from scratch on images with this short side; return it with the reasons.
 
-    `networks` are those of the task for small and for other images.
+    `networks` are those of the task, by the longest short side for each.
     """
     reasons = []
     model = wanted.name
     if model is None:
-        model = networks[0] if side <= TINY else networks[1]
+        model = next(name for longest, name in networks if side <= longest)
         reasons.append(f"network {model}: the images are {side} px on their short side")
     with torch.device("meta"):
         image = wanted.size if wanted.settings else None
@@ -111,8 +111,10 @@ def pretrained_network(source: str, wanted: NamedNetwork) -> tuple[NetworkChoice
     auto = source == "auto"
     reasons = [f"weights {weights.name}, licence {weights.licence or 'not stated'}"] if auto else []
     if weights.clips is not None and wanted.clips:
-        frames, joined = wanted.frames or weights.clips.frames, wanted.over_time or weights.clips.over_time
-        wanted = wanted._replace(frames=frames, over_time=joined)
+        wanted = wanted._replace(
+            frames=wanted.frames or weights.clips.frames,
+            over_time=wanted.over_time or weights.clips.over_time,
+        )
     with torch.device("meta"):
         encoder, joined = _over_time(build(weights.config), wanted)
     view = published_preprocess(weights)
@@ -178,6 +180,14 @@ def shapes_of(manifest: Manifest, most: int = 32) -> list[tuple[int, int]]:
     rows = manifest.rows()
     some = rows[:: max(1, len(rows) // most)]
     return [load(manifest.root, row.path, part=row.part).image.shape[:2] for row in some]
+
+
+def are_grey(manifest: Manifest, most: int = 32) -> bool:
+    """Return whether at most about twice `most` kept images, spread over the manifest, have no colour."""
+    rows = manifest.rows()
+    some = rows[:: max(1, len(rows) // most)]
+    images = (load(manifest.root, row.path, part=row.part).image for row in some)
+    return all(bool((one == one[..., :1]).all()) for one in images)
 
 
 def short_side(shapes: Sequence[tuple[int, int]]) -> int:

@@ -35,6 +35,7 @@ from vitrail.runs.task_settings import settings_class, usual_recipes
 from vitrail.runs.task_wrapping import Unwrapped, unwrap
 from vitrail.runs.train_options import TrainOptions, image_size, seconds
 from vitrail.tasks.base import Task
+from vitrail.tasks.image_makers import MakesImages
 from vitrail.training.clip_recipe import clip_layer, for_clips, refuse_clips
 from vitrail.training.distillation import with_teacher
 from vitrail.training.elastic_recipe import costs_of, with_operating_points
@@ -45,6 +46,7 @@ from vitrail.training.network_choice import (
     TINY,
     NamedNetwork,
     NetworkChoice,
+    are_grey,
     fresh_network,
     named_network,
     pretrained_network,
@@ -65,6 +67,9 @@ from vitrail.training.view_choice import view_layer
 
 FEW = 5000
 """Largest number of images for which a fine-tune uses the recipe for small data sets."""
+
+CLIPS = "timesformer"
+"""The recipe for clips from scratch, also of networks for images over their frames: what is compared trains alike."""
 
 STEPS = 8
 """Smallest number of steps per epoch. With fewer, the batch of the recipe is too large for the data set."""
@@ -108,13 +113,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
     named = for_raster(prepared, named_network(options), options.weights)
     named = for_clips(prepared, named, options, side)
     _refuse_draft(options.tune, task.name)  # before weights are fetched
-    kind, raster = load("task", task.name), prepared.layout.raster is not None
-    fresh = kind.fresh or named.clips
-    network, reasons = (
-        fresh_network(side, named, kind.networks)
-        if from_scratch(source, options, raster=raster, fresh=fresh)
-        else pretrained_network(options.weights or measured_weights(options) or "auto", named)
-    )
+    network, reasons = _network(source, prepared, options, named, load("task", task.name), side)
     refuse_clips(prepared, network.encoder, network.name)
     _refuse_network(task.name, options, prepared.manifest.truth, network.encoder)
     network, sized = _at_size_of_weights(network, named, task.name)
@@ -132,6 +131,7 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         *raster_line(prepared),
         *windowed,
         *_left_out(network, task.name),
+        *(["1 channel: the images have no colour"] if _makes_grey(wanted) else []),
         *composed.reasons,
         *_remarks(options, tune),
         *costs_of(composed.recipe),
@@ -144,6 +144,16 @@ def plan(source: str, prepared: Prepared, options: TrainOptions) -> Planned:
         origins=(full or composed).origins,
         shrink=named.size is None,
     )
+
+
+def _network(
+    source: str, prepared: Prepared, options: TrainOptions, named: NamedNetwork, task: Any, side: int
+) -> tuple[NetworkChoice, list[str]]:
+    """Choose the network of a task, given by its class, from scratch or from weights; return it with the reasons."""
+    fresh, raster = task.fresh or named.clips, prepared.layout.raster is not None
+    if from_scratch(source, options, raster=raster, fresh=fresh):
+        return fresh_network(side, named, task.networks)
+    return pretrained_network(options.weights or measured_weights(options) or "auto", named)
 
 
 def from_scratch(source: str, options: TrainOptions, *, raster: bool, fresh: bool = False) -> bool:
@@ -312,9 +322,19 @@ def _suggested(wanted: _Wanted) -> dict[str, Any]:
         pool = "mean"  # nothing has yet trained the class token to stand for the image
     pools = pool != "own" and "pool" in settings_class(wanted.task).model_fields
     return {
-        "model": {"imgsz": wanted.network.size},
+        "model": {"imgsz": wanted.network.size, "channels": 1 if _makes_grey(wanted) else None},
         "task": {"settings": {"pool": pool} if pools else {}},
     }
+
+
+def _makes_grey(wanted: _Wanted) -> bool:
+    """Return whether the training makes images, and those that it learns from have no colour.
+
+    In three equal channels most of the noise has nothing to do with the images, and they are learnt much later.
+    """
+    makes = issubclass(load("task", wanted.task), MakesImages) and wanted.network.weights == "none"
+    latents = stated_settings(wanted.task, wanted.options).get("vae")
+    return makes and not latents and are_grey(wanted.prepared.manifest)
 
 
 _DATA = (
@@ -372,6 +392,8 @@ def default_recipe(wanted: _Wanted) -> str:
         return usual
     if tune in {"draft", "head"}:
         return tune
+    if tune == "scratch" and wanted.prepared.manifest.holds_clips:
+        return CLIPS
     if tune == "full" and _pretrained(network, wanted.task):
         return "after_pretraining"
     preset = our_name(network.name)[0]

@@ -17,13 +17,14 @@ from torch import Tensor
 from vitrail.core.errors import UnknownNameError, WeightsError
 from vitrail.core.files import replace
 from vitrail.models.mae import TASK as PRETRAIN
-from vitrail.weights import keras_files, mae_files, rules
+from vitrail.weights import dit_files, keras_files, mae_files, rules
 from vitrail.weights.pretrained import Pretrained, from_path
 from vitrail.weights.read_request import CLASSIFY, CONVERTED
 from vitrail.weights.rules import Table
 from vitrail.weights.tables import (
     clip,
     detr,
+    dit,
     eomt,
     google,
     huggingface,
@@ -65,7 +66,7 @@ def convert(
         raise WeightsError(
             f"Weights for {to} are stored in a {suffix} file; use this suffix for the output, not {out.name}."
         )
-    found = from_path(source, model, network)
+    found = dit_files.without_autoencoder(from_path(source, model, network))
     if to == "vitrail":
         _write_own(found, out)
         return found
@@ -77,6 +78,8 @@ def convert(
         tensors |= eomt.constants(found.config, to, len(found.head["classes.bias"]) - 1)
     if found.config.family == "mae" and found.task == PRETRAIN:
         tensors = mae_files.whole(found.config, to, tensors)
+    if found.config.family == "dit":
+        tensors = dit_files.whole(found.config, to, tensors)
     if found.config.family == "clip":
         tensors = clip.published(tensors, to)
     if to == "google":
@@ -114,8 +117,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("wetmapformer", "keras"): keras.table(config) if config.family == "wetmapformer" else None,
         ("detr", "official"): detr.table(hub=False, masks="masks.last.weight" in head),
         ("detr", "huggingface"): detr.table(hub=True, masks="masks.last.weight" in head),
-        ("rf_detr", "official"): rf_detr.table(),
-        ("rf_detr", "huggingface"): rf_detr.table(),
+        **{("rf_detr", name): rf_detr.table() for name in ("official", "huggingface")},
         ("swin", "timm"): official.SWIN_TIMM,
         ("dinov2", "huggingface"): _hub_dinov2(config),
         ("eomt", "huggingface"): _hub_eomt(config),
@@ -125,6 +127,7 @@ def table_for(config: Any, layout: Layout, head: Collection[str] = ()) -> Table:
         ("mae", "huggingface"): _hub_mae(config, head),
         ("timesformer", "official"): _timesformer(config, "official"),
         ("timesformer", "huggingface"): _timesformer(config, "huggingface"),
+        **{("dit", name): one for name, one in dit.WRITTEN.items()},
     }
     table = tables.get((config.family, layout))
     if isinstance(getattr(config, "patch", None), tuple):

@@ -150,7 +150,9 @@ def _with_page(asked: Asked, kind: Layout) -> Read:
     header = _converted(opened)
     preprocessing = of_timm_folder(opened.config) or kind.conventions.preprocessing
     if steps := header.get("preprocessing"):
+        size = preprocessing.image if preprocessing else None
         preprocessing = of_converted(steps)
+        preprocessing = preprocessing if preprocessing.image else replace(preprocessing, image=size)
     assumed = tuple(one for one in lines if one)
     pool = pool or header.get("pool")
     own = task_of(header.get("task") or {})

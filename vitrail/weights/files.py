@@ -31,7 +31,12 @@ FOLDER_FILES = (
     "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
 )
+
+PIPELINE = "model_index.json"
+"""The description of a folder of diffusers, which has the network in `transformer` and its autoencoder in `vae`."""
 
 OPEN_CLIP = "open_clip_config.json"
 """The description of a network of open_clip, which may lie beside a config.json of transformers."""
@@ -218,6 +223,9 @@ def _trained(content: Any) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> Opened:
+    if (stated := _json(path / PIPELINE)) and (path / "transformer").is_dir():
+        opened = _folder(path / "transformer")
+        return opened._replace(path=path, config={**opened.config, "id2label": stated.get("id2label") or {}})
     name = next((name for name in FOLDER_FILES if (path / name).is_file()), None) or only_file(path)
     if name is None:
         raise WeightsError(f"{path} holds no weights ({', '.join(FOLDER_FILES)}); name another folder.")

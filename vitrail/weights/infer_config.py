@@ -28,7 +28,7 @@ from vitrail.weights.stated_config import Said, places
 Peek = Callable[[str], Tensor | None]
 """Our name of a tensor → the tensor of the source, or None."""
 
-OF_HEADS = ("vit", "deit", "dinov2", "mae", "clip", "t2t", "supervit", "vvt", "eomt", "timesformer")
+OF_HEADS = ("vit", "deit", "dinov2", "mae", "clip", "t2t", "supervit", "vvt", "eomt", "timesformer", "dit")
 """Families whose number of heads does not follow from the tensors."""
 
 MOST_HEADS = 10

@@ -14,6 +14,7 @@ from vitrail.core.errors import WeightsError
 from vitrail.weights import (
     clip_files,
     detr_files,
+    dit_files,
     eomt_files,
     hub_folder,
     infer_config,
@@ -76,8 +77,8 @@ def layout_of(opened: Opened, tensors: Mapping[str, Tensor], family: str | None)
         return _detr(opened, found_detr)
     if found_clips := timesformer_files.look(opened, tensors):
         return Layout(**found_clips._asdict())
-    if found_mae := mae_files.look(opened, tensors, family):
-        return Layout(**found_mae._asdict())
+    if found_own := dit_files.look(opened, tensors) or mae_files.look(opened, tensors, family):
+        return Layout(**found_own._asdict())
     if (found_clip := clip_files.look(opened, tensors)) is not None:
         return _clip(found_clip)
     if any(name.endswith("embedding/kernel") for name in names):

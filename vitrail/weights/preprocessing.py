@@ -21,7 +21,7 @@ def published_preprocess(
     """
     stated = found.preprocessing
     size = size or (stated and stated.image) or found.config.size
-    base = Preprocess.for_size(size, channels or found.config.channels)
+    base = Preprocess.for_size(size, channels or found.image_channels)
     if stated is None:
         return base
     fit = stated.fit or base.fit
@@ -55,9 +55,9 @@ def deviations(found: Pretrained) -> Iterator[str]:
         )
         yield f"the weights {found.name} do not state their preprocessing: {usual} are used"
         return
-    if len(stated.mean) != found.config.channels:
+    if len(stated.mean) != found.image_channels:
         yield (
-            f"the weights {found.name} state {len(stated.mean)} means for {found.config.channels} channels; the "
+            f"the weights {found.name} state {len(stated.mean)} means for {found.image_channels} channels; the "
             "defaults are used instead"
         )
     yield from (f"the weights {found.name}: {line}" for line in stated.apart)

@@ -59,6 +59,12 @@ class Pretrained:
         return self.preprocessing.bands if self.preprocessing else ()
 
     @property
+    def image_channels(self) -> int:
+        """Channels of the images: those of the network, unless it sees latents that an autoencoder makes of images."""
+        latents = bool(self.settings.get("vae")) and self.preprocessing is not None
+        return len(self.preprocessing.mean) if latents and self.preprocessing else int(self.config.channels)
+
+    @property
     def network_name(self) -> str:
         """The name of the network: that of our preset or family, else timm's, with the tag of the weights if any.
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from vitrail.data.labels import count, is_image, shorten
+from vitrail.data.frame_folders import numbered_folders
+from vitrail.data.labels import SPLITS, count, is_image, shorten
 from vitrail.data.layouts.base import CLIPS, Tree
 from vitrail.data.videos import is_video
 
-LEAST = 2
-"""Least number of frames of a clip."""
-
-_NUMBERED = re.compile(r"(?P<word>.*?)(?P<number>\d+)")
 _SHARE = 0.9
 """Least share of the images that are frames, for a hint that they are."""
 
@@ -31,7 +25,7 @@ def as_clips(tree: Tree) -> Tree:
     """
     if videos := videos_of(tree):
         return replace(tree, clips=tuple(videos))
-    frames = frame_folders(tree)
+    frames = folders_of_frames(tree)
     paths = {folder: _folder_path(tree, folder, names[0]) for folder, names in frames.items()}
     gone = {name for folder in frames for name in frames[folder]}
     files = {name: path for name, path in tree.files.items() if name not in gone} | paths
@@ -43,29 +37,23 @@ def videos_of(tree: Tree) -> list[str]:
     return [name for name in tree.files if is_video(name)]
 
 
-def frame_folders(tree: Tree) -> Mapping[str, list[str]]:
-    """Return folder → its images, for folders below another one that hold nothing but numbered images of one name."""
-    inside: dict[str, list[str]] = defaultdict(list)
-    for name in tree.files:
-        if is_image(name):
-            inside[name.rpartition("/")[0]].append(name)
+def folders_of_frames(tree: Tree) -> Mapping[str, list[str]]:
+    """Return folder → its images, for folders inside the source that hold nothing but numbered images of one name."""
+    found = numbered_folders(name for name in tree.files if is_image(name))
     return {
-        folder: names
-        for folder, names in inside.items()
-        if folder and len(names) >= LEAST and _numbered(names) and _folder_path(tree, folder, names[0])
+        folder: names for folder, names in found.items() if folder and _folder_path(tree, folder, names[0])
     }
-
-
-def _numbered(names: list[str]) -> bool:
-    """Return whether the names differ in their last number only."""
-    matches = [_NUMBERED.fullmatch(PurePosixPath(name).stem) for name in names]
-    return all(matches) and len({match["word"] for match in matches if match}) == 1
 
 
 def _folder_path(tree: Tree, folder: str, frame: str) -> str:
     """Return the path of a folder from that of a frame in it; "" if it is not a folder there."""
     path = tree.files[frame].removesuffix(frame.rpartition("/")[2])
     return path[:-1] if path.endswith("/") else ""
+
+
+def _is_in_a_class(folder: str) -> bool:
+    """Return whether a folder lies in that of a class, as a clip does; folders of splits count for nothing."""
+    return sum(part.casefold() not in SPLITS for part in folder.split("/")) > 1
 
 
 def hints(tree: Tree, name: str) -> list[str]:
@@ -77,7 +65,7 @@ def hints(tree: Tree, name: str) -> list[str]:
         return [f"{what} Images and videos are not mixed; to take the videos: --layout {CLIPS}"]
     if not any(one.count("/") > 1 for one in tree.pictures):
         return []
-    frames = {folder: names for folder, names in frame_folders(tree).items() if "/" in folder}
+    frames = {folder: names for folder, names in folders_of_frames(tree).items() if _is_in_a_class(folder)}
     number = sum(map(len, frames.values()))
     if number < max(1, _SHARE * len(tree.pictures)) or number < _USUAL * len(frames):
         return []

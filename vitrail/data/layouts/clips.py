@@ -11,7 +11,7 @@ from vitrail.core import catalog
 from vitrail.data.labels import count, shorten
 from vitrail.data.layouts.base import CLIPS, Entry, Layout, Tree
 from vitrail.data.layouts.clip_cuts import cut
-from vitrail.data.layouts.clip_files import as_clips, frame_folders, videos_of
+from vitrail.data.layouts.clip_files import as_clips, folders_of_frames, videos_of
 from vitrail.data.layouts.decide import Look, decide
 from vitrail.data.layouts.split_lists import with_lists
 from vitrail.data.layouts.table import is_text
@@ -50,7 +50,7 @@ def look(tree: Tree) -> Layout | None:
     if reading is None:
         return None
     reading = reading if tree.table else with_lists(source, reading)
-    folders = {} if videos_of(around) else frame_folders(around)
+    folders = {} if videos_of(around) else folders_of_frames(around)
     lengths = {taken.files[folder]: len(names) for folder, names in folders.items()}
     entries = [_whole(entry, lengths) for entry in reading.found]
     entries, tied = _grouped(entries, tree.options.groups)

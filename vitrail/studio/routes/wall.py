@@ -168,8 +168,7 @@ def view_image(request: Request, name: str, id: str, truth: bool = False) -> Res
     """Return an image as large as a screen shows it, as WebP; with its truth drawn on it if `truth`."""
     from PIL import Image
 
-    from vitrail.data.open_image import read
-    from vitrail.studio.thumbnails import LARGE, encode, glanced, reduced
+    from vitrail.studio.thumbnails import LARGE, bytes_of, encode, glanced, reduced
 
     studio = studio_of(request)
     dataset = studio.images.datasets.get(name)
@@ -178,8 +177,8 @@ def view_image(request: Request, name: str, id: str, truth: bool = False) -> Res
     prepared = _prepared(studio, dataset) if truth else None
     try:
         with studio.images.thumbnails.turns.turn():
-            data = read(listing.root, row.path, row.part)
-            pixels = glanced(data, row, LARGE if prepared is None else 1 << 20).image
+            data = bytes_of(listing.root, row)
+            pixels = glanced(listing.root, data, row, LARGE if prepared is None else 1 << 20).image
             shown = Image.fromarray(pixels)
             if prepared is not None:
                 shown = prepared.targets.draw(shown, row, listing.root)

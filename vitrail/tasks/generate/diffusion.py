@@ -145,7 +145,7 @@ def spaced_times(total: int, sections: Sequence[int]) -> list[int]:
 
 
 def even_times(total: int, count: int) -> list[int]:
-    """Return `count` steps with a whole number of steps between them, from 0 (DDIM's). SettingError if there are none."""
+    """Return `count` steps with a whole number of steps between them, from 0 (DDIM's). SettingError without one."""
     for stride in range(1, total + 1):
         if len(range(0, total, stride)) == count:
             return list(range(0, total, stride))
@@ -220,7 +220,7 @@ class Chain(NamedTuple):
 def sample(
     predict: Predict, chain: Chain, images: Tensor, noise: Callable[[], Tensor], *, first: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the images after each step back, from `images` (b, channels, height, width) at step `first`, or at the last.
+    """Yield the images after each step back, from `images` (b, channels, height, width) at step `first` or the last.
 
     `images` is pure noise, or an image with the noise of step `first` - 1 (`Schedule.noisy`). `noise` is called once in
     each step of DDPM but the last, and returns noise like the images.

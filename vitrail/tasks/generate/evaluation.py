@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,8 @@ class GenerateEvaluation:
             "loss": Number(found["loss"], unit="", better="lower", name="loss"),
         }
         images = scope.counted(len(self.kept))
-        verdict = f"Makes images of {_named(self.labels)}. Squared error of the noise {numbers['error'].text()}, on {images}."
+        error = numbers["error"].text()
+        verdict = f"Makes images of {_named(self.labels)}. Squared error of the noise {error}, on {images}."
         return Result("error", numbers, verdict, sections=(*self._sections(images), _limits()))
 
     def _sections(self, images: str) -> tuple[Section, ...]:
@@ -110,12 +112,10 @@ class GenerateEvaluation:
         columns = (Column("noise level"), Column("images", right=True), Column("error", right=True))
         ends = [part * STEPS // PARTS for part in range(PARTS + 1)]
         rows = []
-        for low, high in zip(ends, ends[1:], strict=False):
+        for low, high in pairwise(ends):
             inside = (levels >= low) & (levels < high)
             error = float(errors[inside].mean()) if inside.any() else None
-            rows.append(
-                (f"{low} to {high - 1}", int(inside.sum()), Number(error, unit="", better="lower"))
-            )
+            rows.append((f"{low} to {high - 1}", int(inside.sum()), Number(error, unit="", better="lower")))
         note = f"Each image at one level, on {images}. Level 0 is almost the image, level {STEPS - 1} noise alone."
         return (
             Overlays("Noise taken away in one step", HOW, shots),

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitrail import plots
 
@@ -44,3 +46,10 @@ class Denoised:
         panels = {"with noise": self.noisy, "guess": self.guess, "truth": self.truth}
         shown = {name: plots.shown(plots.of_array(one), least) for name, one in panels.items()}
         return plots.beside(*(plots.titled(panel, name) for name, panel in shown.items()))
+
+
+def pixels_of(images: Tensor) -> Pixels:
+    """Return numbers from -1 to 1 as pixels: (b, c, h, w) -> uint8 (b, h, w, c)."""
+    shown = (images.float().clamp(-1, 1) + 1) * 127.5
+    found: Pixels = shown.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,21 +46,25 @@ class Making:
         """Return the way that the settings of a task state."""
         return cls(settings.steps, settings.sampler, settings.guidance)
 
-    def changed(self, **stated: Any) -> Making:
-        """Return the way with other values, of which None changes nothing.
+    def changed(self, stated: Mapping[str, Any]) -> Making:
+        """Return the way with other values by name, of which None changes nothing.
 
         Raises:
             SettingError: a value is out of range.
         """
         made = replace(self, **{name: value for name, value in stated.items() if value is not None})
         if not 2 <= made.steps <= STEPS:
-            raise SettingError(f"An image is made in 2 to {STEPS} steps, not {made.steps}. Use for example 50.")
+            raise SettingError(
+                f"An image is made in 2 to {STEPS} steps, not {made.steps}. Use for example 50."
+            )
         if made.sampler not in ("ddpm", "ddim"):
             raise SettingError(f"There is no sampler called {made.sampler!r}. Choose ddpm or ddim.")
         if not 0 <= made.guidance < float("inf"):
             raise SettingError(f"Guidance is a number from 0, not {made.guidance:g}. Use for example 2.")
         if not 0 < made.strength <= 1:
-            raise SettingError(f"A strength is above 0 and at most 1, not {made.strength:g}. Use for example 0.5.")
+            raise SettingError(
+                f"A strength is above 0 and at most 1, not {made.strength:g}. Use for example 0.5."
+            )
         return made
 
     def schedule(self) -> Schedule:
@@ -68,9 +73,11 @@ class Making:
 
 
 class Noises:
-    """The noise of each image, from a generator of its own: it follows from seed and number, whatever others there are."""
+    """The noise of each image, from a generator of its own, so that it follows from seed and number alone."""
 
-    def __init__(self, seed: int, numbers: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self, seed: int, numbers: Sequence[int], shape: tuple[int, ...], device: torch.device
+    ) -> None:
         self.shape, self.device = shape, device
         self.drawn = [torch.Generator().manual_seed(derive(seed, "made", number)) for number in numbers]
 
@@ -80,23 +87,27 @@ class Noises:
 
 
 def made(
-    network: nn.Module, labels: Tensor, none: int, noises: Noises, making: Making, image: Tensor | None = None
+    network: nn.Module,
+    labels: Tensor,
+    none: int,
+    noises: Noises,
+    making: Making,
+    start: Tensor,
+    *,
+    clip: bool = True,
 ) -> Tensor:
-    """Return images of the classes `labels` (b,), from noise or from `image` (c, h, w): (b, c, h, w), about -1 to 1.
+    """Return images of the classes `labels` (b,), made from `start` (c, h, w) with noise: (b, c, h, w), about -1 to 1.
 
-    `none` is the number that stands for no class.
+    At a strength of 1 nothing of `start` counts. `none` is the number that stands for no class. With `clip` the images
+    are kept within -1 and 1 on the way, as pixels are; latents are not.
     """
     schedule = making.schedule()
-    chain = Chain(schedule, making.sampler, clip=True)
+    chain = Chain(schedule, making.sampler, clip)
     predict = guided(_told(network, labels), _told(network, torch.full_like(labels, none)), making.guidance)
-    first, x = len(schedule), noises()
-    if image is not None:
-        first = schedule.first_step(making.strength)
-        last = torch.full_like(labels, first - 1)
-        x = schedule.noisy(image.to(x.device).expand_as(x), last, x)
-    for x in sample(predict, chain, x, noises, first=first):
-        pass
-    return x
+    first, x = schedule.first_step(making.strength), noises()
+    if first < len(schedule):
+        x = schedule.noisy(start.to(x.device).expand_as(x), torch.full_like(labels, first - 1), x)
+    return deque(sample(predict, chain, x, noises, first=first), 1)[0]
 
 
 def _told(network: nn.Module, labels: Tensor) -> Predict:

@@ -19,6 +19,8 @@ class GenerateTargets(ClassTargets):
     def usable(self, rows: Sequence[Row], findings: Sequence[Finding]) -> None:
         """Raise DataError without any image, or if almost every image has a class of its own."""
         if not rows or not self.truth.names:
-            raise DataError("has no image with a class. Put the images into folders named after their classes.")
+            raise DataError(
+                "has no image with a class. Put the images into folders named after their classes."
+            )
         if len(self.truth.names) > 1:
             refuse_useless(self.truth.names, rows, findings)

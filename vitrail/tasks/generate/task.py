@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,10 +28,12 @@ from vitrail.layers.tokens import FeatureSpec
 from vitrail.tasks.base import Ask, Losses, Task, within
 from vitrail.tasks.generate.diffusion import Estimate, linear_schedule, losses
 from vitrail.tasks.generate.evaluation import BOUND, ERROR, LEVEL, GenerateEvaluation
-from vitrail.tasks.generate.prediction import WIDE, Denoised
+from vitrail.tasks.generate.latents import Space
+from vitrail.tasks.generate.prediction import WIDE, Denoised, pixels_of
 from vitrail.tasks.generate.sampling import LABEL, NOISE, SPREAD, TIME, Making, Noises, made
 from vitrail.tasks.generate.settings import STEPS, GenerateSettings
 from vitrail.tasks.generate.targets import GenerateTargets
+from vitrail.tasks.image_makers import MakesImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +59,7 @@ class Drawn(NamedTuple):
     label: Tensor
 
 
-class Generate(Task[int, Denoised], GenerateTargets):
+class Generate(Task[int, Denoised], GenerateTargets, MakesImages):
     """The noise in images of a class. Levels and noise are drawn in every step, and fixed by the id in evaluations."""
 
     name = "generate"
@@ -67,15 +70,15 @@ class Generate(Task[int, Denoised], GenerateTargets):
     }
     inputs = ("images", TIME, LABEL)
     answers = False
-    makes = True
     fresh = True
     begins_from = ("generate",)
-    networks = ("dit_digits", "dit_s8")
+    networks = ((16, "dit_digits"), (64, "dit_cifar"), (inf, "dit_s8"))
     agreement = "noise is the same"
 
     def __init__(self, truth: Truth | Sequence[str], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(truth, settings)
         self.schedule = linear_schedule(STEPS)
+        self.space = Space(self.settings.vae)
 
     # Network
 
@@ -84,12 +87,12 @@ class Generate(Task[int, Denoised], GenerateTargets):
         if not {TIME, LABEL} <= set(encoder.takes) or encoder.own_head(self.name, 0) is None:
             raise SettingError(
                 "Images are made by a network that is told the noise level and the class: a DiT. Choose one: "
-                f"--model {self.networks[1]}"
+                f"--model {self.networks[-1][1]}"
             )
 
     def head(self, spec: FeatureSpec) -> Head:
         """Raise a SettingError: only networks that have a head of their own for it make images."""
-        raise SettingError(f"Images are made by a DiT. Choose one: --model {self.networks[1]}")
+        raise SettingError(f"Images are made by a DiT. Choose one: --model {self.networks[-1][1]}")
 
     def steps(self, preprocess: Preprocess) -> Preprocess:
         """Return the preprocessing to numbers from -1 to 1. SettingError for raw images."""
@@ -101,12 +104,17 @@ class Generate(Task[int, Denoised], GenerateTargets):
         half = HALF[:1] * preprocess.channels
         return replace(preprocess, mean=half, std=half)
 
+    def network_input(self, size: tuple[int, int], channels: int) -> tuple[tuple[int, int], int]:
+        """Return size and channels of what the network sees of images: those of latents, with an autoencoder."""
+        return self.space.of(size, channels)
+
     # Training
 
     def training_loss(
         self, network: nn.Module, batch: Batch[Any], rng: np.random.Generator, progress: float
     ) -> Losses:
         """Return the loss under levels and noise that are drawn from `rng`; some classes are dropped."""
+        batch = self._entered(batch, rng)
         count = len(batch)
         level = torch.from_numpy(rng.integers(0, STEPS, count))
         noise = torch.from_numpy(rng.standard_normal(batch.images.shape, np.float32))
@@ -128,6 +136,7 @@ class Generate(Task[int, Denoised], GenerateTargets):
         If the batch has no noise yet, level and noise follow from the ids of the images.
         """
         if TIME not in batch.inputs:
+            batch = self._entered(batch)
             batch = self.with_noise(batch, self._fixed(batch))
         given = batch.inputs
         output: Output = network(given)
@@ -142,6 +151,12 @@ class Generate(Task[int, Denoised], GenerateTargets):
             ERROR: found.mse,
             BOUND: found.bound,
         }
+
+    def _entered(self, batch: Batch[Any], rng: np.random.Generator | None = None) -> Batch[Any]:
+        """Return the batch with what the network sees of its images."""
+        if self.space.pixels:
+            return batch
+        return replace(batch, inputs={**batch.inputs, "images": self.space.enter(batch.images, rng)})
 
     def _fixed(self, batch: Batch[Any]) -> Drawn:
         """Return level and noise by the id of each image; without targets, no class is shown."""
@@ -161,8 +176,9 @@ class Generate(Task[int, Denoised], GenerateTargets):
     def decode(self, output: Output, at: Sequence[Geometry], ask: Ask) -> list[Denoised]:
         """Return what each image with noise was taken for, for drawings."""
         guess = self.schedule.start(output[NOISY], output[LEVEL].long(), output[NOISE])
+        shown = (pixels_of(self.space.leave(one)) for one in (output[NOISY], guess, output[CLEAN]))
         parts = zip(
-            pixels_of(output[NOISY]), pixels_of(guess), pixels_of(output[CLEAN]),
+            *shown,
             output[LEVEL].long().tolist(), output[ERROR].tolist(), strict=True,
         )  # fmt: skip
         return [Denoised(*part) for part in parts]
@@ -182,25 +198,28 @@ class Generate(Task[int, Denoised], GenerateTargets):
     # Made images
 
     def made(
-        self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, shape: tuple[int, ...],
-        image: Tensor | None = None,
+        self, network: nn.Module, label: int, seed: int, numbers: Sequence[int], making: Making, start: Tensor
     ) -> Tensor:
-        """Return the images with these numbers of a class and a seed: (b, *shape), about -1 to 1.
-
-        `shape` is that of an input, `image` an input to begin from, or None for noise.
-        """
+        """Return the images with these numbers of a class and a seed: (b, c, h, w), about -1 to 1."""
+        if start.shape[0] not in (1, 3):
+            raise SettingError(
+                f"The network makes latents of {start.shape[0]} channels, not pixels. Put the folder of their "
+                "autoencoder, in diffusers' layout, beside its file under the name vae."
+            )
         device = next(network.parameters()).device
         labels = torch.full((len(numbers),), label, device=device)
-        noises = Noises(seed, numbers, shape, device)
-        return made(network, labels, len(self.labels), noises, making, image)
+        inner = self.space.enter(start.to(device)[None])[0]
+        noises = Noises(seed, numbers, tuple(inner.shape), device)
+        images = made(network, labels, len(self.labels), noises, making, inner, clip=self.space.pixels)
+        return self.space.leave(images)
 
-    def sheet(self, network: nn.Module, shape: tuple[int, ...], across: int = ACROSS) -> Image:
-        """Return images of each class, a row each, made in few steps; the numbers of the first classes if there are many."""
+    def sheet(self, network: nn.Module, shape: tuple[int, ...]) -> Image:
+        """Return images of each class in few steps, a row each; of the first classes if there are many."""
         own = Making.of(self.settings)
-        making = own.changed(sampler="ddim", steps=min(QUICK, own.steps))
+        making = own.changed({"sampler": "ddim", "steps": min(QUICK, own.steps), "strength": 1.0})
         rows = []
         for label, name in list(enumerate(self.labels))[:DOWN]:
-            images = pixels_of(self.made(network, label, 0, range(across), making, shape))
+            images = pixels_of(self.made(network, label, 0, range(ACROSS), making, torch.zeros(shape)))
             small = [plots.shown(plots.of_array(one), SMALL) for one in images]
             rows.append(plots.titled(plots.beside(*small, gap=2), name, LETTERS))
         return plots.below(*rows, gap=2)
@@ -222,10 +241,3 @@ class Generate(Task[int, Denoised], GenerateTargets):
 
     def evaluation(self) -> GenerateEvaluation:
         return GenerateEvaluation(self.labels)
-
-
-def pixels_of(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return numbers from -1 to 1 as pixels: (b, c, h, w) -> uint8 (b, h, w, c)."""
-    shown = (images.float().clamp(-1, 1) + 1) * 127.5
-    found: np.ndarray[Any, np.dtype[np.uint8]] = shown.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return found

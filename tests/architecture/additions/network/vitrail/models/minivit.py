@@ -50,7 +50,13 @@ class MiniViT(ColumnEncoder):
         super().__init__()
         c = self.config = config
         self.spec = FeatureSpec(
-            c.width, strides=(c.patch,), attention="softmax", blocks=c.depth, depth=c.depth, pool="mean"
+            c.width,
+            strides=(c.patch,),
+            attention="softmax",
+            blocks=c.depth,
+            depth=c.depth,
+            pool="mean",
+            channels=c.channels,
         )
         self.embed = PatchEmbed(c.width, c.patch, c.channels)
         self.position = LearnedPosition(c.width, tiled(c.size, c.patch, c.patch))
