@@ -46,8 +46,8 @@ def encoder_of(config, seed=5):
 
 
 def images_for(config, count=2):
-    size = config.size
-    return torch.randn(count, config.channels, *size, generator=torch.Generator().manual_seed(1))
+    shape = build(config).spec.shape(config.size)
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(params=MERGING)
@@ -174,6 +174,9 @@ def test_pictures_of_a_batch_do_not_touch_each_other(case):
 
 CANNOT = {
     "dit",
+    "frames-pyramid",
+    "timesformer-divided",
+    "timesformer-space",
     "swin",
     "swin-one-window",
     "vvt",

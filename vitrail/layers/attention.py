@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,10 @@ class SelfAttention(nn.Module):
     """Multi-head self-attention of all tokens (arXiv:2010.11929, eqs. 5-8): Tokens -> (b, n, d).
 
     `relative` computes a bias for the scores from the queries and the offsets between tokens; `rescale` multiplies the
-    scores in addition to 1 / √e.
+    scores in addition to 1 / √e. `any_tokens` tells whether it takes any set of tokens, also after some were dropped.
     """
+
+    any_tokens: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -72,6 +75,17 @@ class SelfAttention(nn.Module):
             rearrange(attend(q, k, v, record=record, where=where), "g h n e -> g n (h e)")
         )
         return mixed
+
+    def across(self, x: Tensor, t: int, record: Recorder | None, where: Callable[[], TokenIndex]) -> Tensor:
+        """Mix the tokens of each place over `t` frames: (b, t·n, d) -> (b, t·n, d).
+
+        Places are taken apart after the projection: before it, OpenVINO 2026.4 computes something else for a fixed
+        batch size.
+        """
+        q, k, v = (rearrange(part, "b h (t n) e -> (b n) h t e", t=t) for part in self._parts(x))
+        mixed = attend(q, k, v, record=record, where=where)
+        out: Tensor = self.out(rearrange(mixed, "(b n) h t e -> b (t n) (h e)", n=x.shape[1] // t))
+        return out
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (b, n, d) -> (b, h, n, e) of each
         q, k, v = rearrange(self.qkv(x), "b n (three h e) -> three b h n e", three=3, h=self.heads)

@@ -161,6 +161,7 @@ def takes_any_tokens(column: Column) -> bool:
         isinstance(block, PreNorm)
         and isinstance(block.attention, SelfAttention)
         and block.attention.relative is None
+        and block.attention.any_tokens
         and not isinstance(block.mlp, ConvMlp)  # it needs the whole grid
         for block in column
     )

@@ -61,7 +61,7 @@ class AttentionMap(NamedTuple):
 
         The others, such as a class token during attention over time, leave the call as they are.
         """
-        if self.source is not None:
+        if self.source is not None or row.shape[-1] != self.size[0]:  # merged, or before others join: all ask
             return torch.zeros_like(row)
         rows = (self.rows % (self.size[0] + 1)).flatten(-2)
         asked = row.new_zeros(*rows.shape[:-1], self.size[0] + 1).scatter(-1, rows, 1.0)

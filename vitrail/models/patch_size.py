@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-from vitrail.layers.encoder import ColumnEncoder, Encoder
+from vitrail.layers.encoder import KEPT, ColumnEncoder, Encoder
 from vitrail.layers.patch_embedding import PatchEmbed
 from vitrail.layers.position import LearnedPosition
 from vitrail.layers.tokens import class_tokens
@@ -34,6 +34,8 @@ def can_resize_patches(encoder: Encoder) -> bool:
         and isinstance(embed, PatchEmbed)
         and embed.step == embed.patch == encoder.spec.strides[0]
         and isinstance(position, LearnedPosition)
+        and not encoder.spec.frames
+        and set(encoder.takes) <= {KEPT}  # what a DiT tells lies on its patches
         and len(class_tokens(encoder.spec.prefix)) <= 1  # windows must tile the grid
     )
 

@@ -152,6 +152,8 @@ class FrameAttention(SelfAttention):
     token per frame, each stays in its own.
     """
 
+    any_tokens = False
+
     def forward(self, tokens: Tokens, record: Recorder | None = None, asking: int | None = None) -> Tensor:
         """Tokens of (b, n, d) -> (b, n, d); with `asking` only the prefix is a query."""
         t, shared = tokens.grid[0], tokens.prefix == 1
@@ -184,9 +186,8 @@ class TimeBranch(nn.Module):
     def forward(self, tokens: Tokens, record: Recorder | None = None) -> Tokens:
         """Tokens of (b, n, d) -> Tokens of (b, n, d)."""
         t = tokens.grid[0]
-        x = rearrange(self.norm(tokens.patches), "b (t n) d -> (b n) t d", t=t)
-        x = self.project(self.attention.within(x, record, partial(time_places, tokens)))
-        x = rearrange(x, "(b n) t d -> b (t n) d", n=prod(tokens.grid[1:]))
+        where = partial(time_places, tokens)
+        x = self.project(self.attention.across(self.norm(tokens.patches), t, record, where))
         return tokens.with_x(torch.cat([tokens.x[:, : tokens.prefix], tokens.patches + self.drop(x)], 1))
 
 
