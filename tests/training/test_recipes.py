@@ -53,7 +53,6 @@ def test_every_recipe_can_be_read(name):
         ("swin_t", "swin"),
         ("t2t_vit_7", "t2t"),
         ("mixer_s16", "mixer"),
-        ("timesformer_s", "timesformer"),
         ("dinov2_s14", "dinov2"),
         ("detr_r50", "detr"),
         ("supervit_s", "supervit"),

@@ -98,6 +98,9 @@ def _call(verb: str, words: list[str]) -> int:
     except CycloptsError as error:
         _say(f"{' '.join(str(error).split())} See: vitrail {verb} --help")
         return 2
+    except VitrailError as error:  # an option is refused where it is read
+        _say(str(error))
+        return 2
     try:
         return int(command(*bound.args, **bound.kwargs) or 0)
     except UsageError as error:

@@ -187,6 +187,9 @@ def _say_ends(predictor: Predictor, ask: Ask, answers: Sequence[Answer]) -> int:
 
     for line in _remarks(predictor, ask, answers):
         say(line)
+    for one in answers:
+        for note in one.notes:
+            say(f"{one.path}: {note}")
     failed = sum(bool(one.error) for one in answers)
     if failed:
         say(unread(failed, len(answers)))

@@ -141,7 +141,7 @@ def _next(run: str, report: dict[str, Any], data: str) -> str:
     if issubclass(load("task", report.get("task", "classify")), MakesImages):
         one = next(iter(report["data"]["splits"]["train"]))
         return command("predict", run, "--class", one, "--n", 16, "--out", "made/")
-    return command("predict", run, *_example(data or _source_of(run)))
+    return command("predict", run, *_example(run, data or _source_of(run)))
 
 
 def _source_of(run: str) -> str:
@@ -151,11 +151,14 @@ def _source_of(run: str) -> str:
     return open_run(run).recipe().data.source
 
 
-def _example(data: str) -> list[str]:
-    """Return what may be predicted next: the map of the rasters, or a picture."""
+def _example(run: str, data: str) -> list[str]:
+    """Return what may be predicted next: the map of the rasters, a clip, or a picture."""
     from vitrail.data.rasters.sources import raster_files, words_of
+    from vitrail.runs.run import open_run
 
-    return [*words_of(data), "--out", "map.tif"] if raster_files(data) else ["picture.jpg"]
+    if raster_files(data):
+        return [*words_of(data), "--out", "map.tif"]
+    return ["clip.mp4"] if open_run(run).recipe().model.frames else ["picture.jpg"]
 
 
 def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:

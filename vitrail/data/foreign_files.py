@@ -16,6 +16,11 @@ def what_else(data: bytes) -> str:
         return "holds text, not an image. Delete it, or give it the name of what it is"
     if not any(head):
         return "holds only zeros, not an image. Copy it again from where it came from, or delete it"
+    if head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3" or head[8:12] == b"AVI ":
+        return (
+            "is a video, and an image is wanted. With a detector, --track follows what is in it; models of clips are "
+            "trained on videos"
+        )
     return "is no image of a kind that is known. Save it as JPEG or PNG, or delete it"
 
 

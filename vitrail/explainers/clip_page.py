@@ -76,7 +76,11 @@ def build_clip_page(look: ImageExplainer, name: str, *, of: str | None = None, c
 
 
 def write_animation(one: Explanation, path: Path) -> Path:
-    """Write the clip beside itself with its heat, as mp4, or where PyAV is missing as GIF; return the path."""
+    """Write the clip beside itself with its heat, as mp4, or where PyAV is missing as GIF; return the path.
+
+    `path` is that of the page; the name has a word more, so that a clip in the same folder is never overwritten.
+    """
+    path = path.with_name(f"{path.stem}.explained{path.suffix}")
     try:
         return _as_video(one, path.with_suffix(".mp4"))
     except MissingExtraError:  # a clip may be a folder of frames

@@ -10,6 +10,7 @@ import numpy as np
 from vitrail.core.errors import DataError
 from vitrail.data.decode import as_array
 from vitrail.data.frame_folders import frames_in, read_folder
+from vitrail.data.labels import is_image
 from vitrail.data.parts import frames_part
 from vitrail.data.preprocess import Preprocess
 from vitrail.data.videos import Clip, read_clip
@@ -31,13 +32,13 @@ def clip_for(steps: Preprocess, clip: Any) -> Clip:
         return _read(steps, Path(clip), str(clip))
     if isinstance(clip, bytes):
         return _read(steps, clip, "the clip")
+    if not isinstance(clip, list | tuple | np.ndarray) or (isinstance(clip, np.ndarray) and clip.ndim != 4):
+        raise DataError(
+            "This model takes clips: a path, a list of images, or an array (frames, height, width, channels)."
+        )
     frames = list(clip)
     if not frames:
         raise DataError("This clip has no frames. Give at least one.")
-    if np.ndim(frames[0]) < 2:
-        raise DataError(
-            "A clip in memory is a list of images, or an array (frames, height, width, channels)."
-        )
     chosen = [(2 * turn + 1) * len(frames) // (2 * steps.frames) for turn in range(steps.frames)]
     shown = [as_array(frames[at], steps.channels) for at in chosen]
     return Clip(np.stack(shown), tuple(float(at) for at in chosen))
@@ -47,6 +48,11 @@ def _read(steps: Preprocess, source: Path | bytes, name: str) -> Clip:
     if isinstance(source, Path) and source.is_dir():
         whole = frames_part(0, len(frames_in(source.parent, source.name)))
         clip = read_folder(source.parent, source.name, whole, steps.frames)
+    elif is_image(name):
+        raise DataError(
+            f"{name} is an image, and this model answers for clips of {steps.frames} frames. Give videos, or folders "
+            "of frames."
+        )
     else:
         clip = read_clip(source, "", steps.frames, name=name)
     return clip._replace(frames=_in_channels(clip.frames, steps.channels))

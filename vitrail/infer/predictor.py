@@ -53,6 +53,7 @@ class Ready(NamedTuple):
     geometry: Geometry
     image: NDArray[Any]  # (height, width, channels), as decoded
     id: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,14 @@ class Answer:
     path: str
     prediction: Any = None
     error: str = ""
+    notes: tuple[str, ...] = ()  # what was said of reading it, such as a missing end of a clip
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         if self.error:
             return {"path": self.path, "error": self.error}
-        return {"path": self.path, **self.prediction.to_dict()}
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {"path": self.path, **self.prediction.to_dict(), **notes}
 
 
 def _no_model(run: Run) -> str:
@@ -291,7 +294,7 @@ class Predictor:
     def _ready_clip(self, image: Any, point: OperatingPoint) -> Ready:
         clip = clip_for(self.preprocess, image)
         pixels, geometry = self.preprocess_at(point).eval(clip.frames)
-        return Ready(pixels, replace(geometry, times=clip.times), clip.frames)
+        return Ready(pixels, replace(geometry, times=clip.times), clip.frames, notes=clip.notes)
 
     def spacing(self, image: Any) -> Spacing:
         """Return the pixel spacing, if the image file states it and the task measures lengths."""
@@ -355,7 +358,11 @@ class Predictor:
     def _answer(self, waiting: Sequence[tuple[str, Ready | str]], request: Request) -> Iterator[Answer]:
         predictions = iter(self.predicted([one for _, one in waiting if isinstance(one, Ready)], request))
         for name, one in waiting:
-            yield Answer(name, error=one) if isinstance(one, str) else Answer(name, next(predictions))
+            yield (
+                Answer(name, error=one)
+                if isinstance(one, str)
+                else Answer(name, next(predictions), notes=one.notes)
+            )
 
     def predicted(self, ready: Sequence[Ready], request: Request) -> list[Any]:
         """Return one prediction per prepared image, computed together."""

@@ -95,7 +95,7 @@ class TrackedClip:
         kinds: dict[str, int] = {}
         for one in self.objects():
             kinds[one["class"]] = kinds.get(one["class"], 0) + 1
-        what = ", ".join(f"{number} {name}" for name, number in kinds.items())
+        what = ", ".join(f"{number} x {name}" for name, number in kinds.items())
         return f"{what or 'nothing found'} in {count(self.frames, 'frame')}"
 
 

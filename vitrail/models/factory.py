@@ -251,7 +251,7 @@ def count_macs(encoder: Encoder, image: Size, keep: float = 1.0, merge: int = 0)
 
     config = encoder.config
     with torch.device("meta"), torch.no_grad():
-        copy = build(config).eval()
+        copy = build(config).eval().requires_grad_(False)  # the counter looks for gradients otherwise
         set_keep(copy, keep)
         set_merge(copy, merge)
         counter = FlopCounterMode(display=False)

@@ -27,6 +27,8 @@ def for_clips(prepared: Prepared, named: NamedNetwork, options: TrainOptions, si
             if given is not None:
                 raise UsageError(f"{option} is for clips, but {prepared.source} holds images. Leave it out.")
         return named
+    if options.frames is not None and options.frames < 1:
+        raise UsageError(f"A clip has at least one frame, so --frames {options.frames} is not possible.")
     stated = (
         settings_of(options.recipe).get("model", {}) if options.recipe and is_file(options.recipe) else {}
     )

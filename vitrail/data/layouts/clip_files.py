@@ -9,8 +9,9 @@ from types import MappingProxyType
 from vitrail.data.frame_folders import numbered_folders
 from vitrail.data.labels import SPLITS, count, is_image, shorten
 from vitrail.data.layouts.base import CLIPS, Tree
-from vitrail.data.videos import is_video
+from vitrail.data.videos import SUFFIXES, is_video
 
+_HEAD = 4096  # bytes of a table that are looked at
 _SHARE = 0.9
 """Least share of the images that are frames, for a hint that they are."""
 
@@ -35,6 +36,13 @@ def as_clips(tree: Tree) -> Tree:
 def videos_of(tree: Tree) -> list[str]:
     """Return the names of the videos, by their suffix."""
     return [name for name in tree.files if is_video(name)]
+
+
+def names_videos(tree: Tree) -> bool:
+    """Return whether the table that is the source names videos near its beginning, whatever else lies beside it."""
+    with (tree.root / tree.table).open("rb") as opened:
+        head = opened.read(_HEAD).lower()
+    return any(suffix.encode() in head for suffix in SUFFIXES)
 
 
 def folders_of_frames(tree: Tree) -> Mapping[str, list[str]]:

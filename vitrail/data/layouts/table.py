@@ -21,7 +21,7 @@ from vitrail.data.layouts import box_tables
 from vitrail.data.layouts.annotations import as_json, few
 from vitrail.data.layouts.base import ALONE, Entry, Layout, Tree, truth_of
 from vitrail.data.layouts.caption_rows import merge_captions, say_columns
-from vitrail.data.layouts.clip_files import as_clips
+from vitrail.data.layouts.clip_files import as_clips, names_videos
 from vitrail.data.table_files import (
     SUFFIXES,
     Columns,
@@ -98,7 +98,7 @@ def readings(tree: Tree) -> Readings:
     around = tree
     if tree.table:
         around = replace(Tree.look(tree.root, tree.options), notes=tree.notes, wanted=tree.wanted)
-        around = as_clips(around) if tree.clips else around
+        around = as_clips(around) if tree.clips or names_videos(tree) else around
     asked, column = _asked(tree)
     boxes = (
         set(box_tables.names(tree))
