@@ -72,8 +72,8 @@ def test_the_page_of_a_clip_shows_frames_shares_and_tests(vitrail, model, clip, 
     assert "occlusion" in [one["method"] for one in first]
     assert page.count('data-film="the clip"') == 1
     assert "http" not in page.replace("http://www.w3.org", "")
-    shown = [frame for _, frame in frames_of(tmp_path / "moving.mp4")]
-    assert found["animation"] == str(tmp_path / "moving.mp4")
+    shown = [frame for _, frame in frames_of(tmp_path / "moving.explained.mp4")]
+    assert found["animation"] == str(tmp_path / "moving.explained.mp4")
     assert len(shown) >= 24
     assert np.abs(shown[0].astype(int) - shown[-1]).max() > 50  # it moves
 
@@ -83,7 +83,7 @@ def test_a_method_is_drawn_as_a_strip_and_an_animation(vitrail, model, clip, tmp
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "moving-occlusion.png") as drawn:
         assert drawn.width == FRAMES * 206 - 6  # four frames beside each other
-    assert (tmp_path / "moving-occlusion.mp4").stat().st_size > 1000
+    assert (tmp_path / "moving-occlusion.explained.mp4").stat().st_size > 1000
 
 
 def test_what_the_crop_leaves_out_has_no_heat(model, clip):

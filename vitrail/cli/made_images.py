@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def make_images(
     from vitrail.cli.output import print_json, say, unread
     from vitrail.cli.path_checks import model_file, model_there
     from vitrail.core.files import refuse_unwritable_folder
+    from vitrail.data.labels import count
     from vitrail.infer.inputs import expand
     from vitrail.infer.made_images import making_of, place_of
     from vitrail.infer.predictor import Predictor
@@ -49,6 +51,8 @@ def make_images(
     refuse_unwritable_folder(folder)
     piped = sys.stdin.buffer.read() if "-" in named else None
     sources: list[Source | None] = list(expand(named, piped, say)) if named else [None]
+    way = f"{making.steps} steps each, {making.sampler}, guidance {making.guidance:g}"
+    say(f"making images of {options.class_}: {way}")
     found = list(_made(predictor, sources, making, options, folder))
     if json:
         print_json(found)
@@ -59,7 +63,7 @@ def make_images(
             say(one["error"])
         elif not json:
             sys.stdout.write(f"{len(one['files'])} of {one['class']}: {one['sheet']}\n")
-    say(f"{sum(len(one.get('files', ())) for one in found)} images made, in {folder}")
+    say(f"{count(sum(len(one.get('files', ())) for one in found), 'image')} made, in {folder}")
     if failed:
         say(unread(failed, len(found)))
     return 1 if failed else 0
@@ -78,14 +82,18 @@ def _made(
     from vitrail.infer.made_images import made_images
 
     name, seed = options.class_ or "", options.seed or 0
+    taken: Counter[str] = Counter()
     how = asdict(making)
     for source in sources:
-        count = options.n if options.n is not None else MANY if source is None else 1
+        number = options.n if options.n is not None else MANY if source is None else 1
         stated = how if source is not None else {key: how[key] for key in how if key != "strength"}
         recipe = Recipe.of(predictor.path, name, seed, stated, "" if source is None else source.name)
+        taken[recipe.stem] += 1
+        if (same := taken[recipe.stem]) > 1:  # images of one name, from other folders
+            recipe = replace(recipe, stem=f"{recipe.stem}-{same}")
         try:
-            made = made_images(predictor, name, count, seed, making=making, image=source)
-            paths = write_made(folder, recipe, made)
+            made = made_images(predictor, name, number, seed, making=making, image=source)
+            paths = write_made(folder, recipe, made, number)
         except VitrailError as error:
             if source is None:
                 raise

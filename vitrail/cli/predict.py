@@ -86,7 +86,7 @@ def predict(
     if options.class_ is not None:
         return make_images(model, images, options, json, csv, out, device)
     refuse_making(options)
-    _refuse_misused(images, options)
+    _refuse_misused(model, images, options)
     model_there(model)
     _refuse_unwritable(csv)
     from vitrail.infer.predictor import load
@@ -139,11 +139,24 @@ def _refuse_unwritable(csv: str | None) -> None:
         refuse_unwritable(Path(csv))
 
 
-def _refuse_misused(images: Sequence[str], options: AnswerOptions) -> None:
+def _refuse_maker(model: str) -> None:
+    """Raise a RunError for a run that makes images: it wants a class, and no images to look at."""
+    from vitrail.cli.path_checks import model_file
+    from vitrail.infer.predictor import Predictor
+    from vitrail.tasks.image_makers import MakesImages
+
+    predictor = Predictor(model_file(model), "cpu")
+    if isinstance(predictor.task, MakesImages):
+        predictor.answering()
+
+
+def _refuse_misused(model: str, images: Sequence[str], options: AnswerOptions) -> None:
     """Raise a UsageError without images, and for a latency with what it chooses, or with tiles, several an image."""
     from vitrail.core.errors import UsageError
 
     if not images:
+        if Path(model).is_dir():
+            _refuse_maker(model)
         raise UsageError(
             "Name images to look at: vitrail predict runs/photos new/*.jpg. See: vitrail predict --help"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -48,18 +48,21 @@ class Recipe:
         return cls(stem, facts)
 
 
-def write_made(folder: Path, recipe: Recipe, made: Iterable[Image]) -> list[Path]:
-    """Write the images as they come, then their sheet and list; return the paths of the images.
+def write_made(folder: Path, recipe: Recipe, made: Iterable[Image], count: int) -> list[Path]:
+    """Write `count` images as they come, then their sheet and list; return the paths of the images.
+
+    Files of the same recipe are written again, equal.
 
     Raises:
-        DataError: a file with such a name is there that was not made by vitrail, so nothing is overwritten.
+        DataError: a file with such a name is there that is not of this recipe; nothing is made or overwritten.
     """
     make_folder(folder)
+    names = [folder / f"{recipe.stem}-{number:04}.png" for number in range(count)]
+    sheet, table = folder / f"{recipe.stem}-sheet.png", folder / f"{recipe.stem}.json"
+    _refuse_others(recipe, names, sheet, table)
     paths: list[Path] = []
     shown: list[Image] = []
-    for number, one in enumerate(made):
-        path = folder / f"{recipe.stem}-{number:04}.png"
-        _refuse_other(path)
+    for number, (path, one) in enumerate(zip(names, made, strict=True)):
         _write(path, one, {**recipe.facts, "number": number})
         paths.append(path)
         if len(shown) < SHOWN:
@@ -67,10 +70,8 @@ def write_made(folder: Path, recipe: Recipe, made: Iterable[Image]) -> list[Path
     across = max(1, ceil(sqrt(len(shown))))
     rows = [plots.beside(*shown[i : i + across], gap=2) for i in range(0, len(shown), across)]
     if rows:
-        sheet = folder / f"{recipe.stem}-sheet.png"
-        _refuse_other(sheet)
         plots.write_image(sheet, plots.below(*rows, gap=2))
-    write_json(folder / f"{recipe.stem}.json", {**recipe.facts, "files": [path.name for path in paths]})
+    write_json(table, {**recipe.facts, "files": [path.name for path in paths]})
     return paths
 
 
@@ -85,12 +86,30 @@ def facts_of(path: Path) -> dict[str, Any] | None:
     return facts
 
 
-def _refuse_other(path: Path) -> None:
-    """Raise a DataError for a file of somebody else."""
-    if path.exists() and facts_of(path) is None and not path.stem.endswith("-sheet"):
+def _refuse_others(recipe: Recipe, names: Sequence[Path], sheet: Path, table: Path) -> None:
+    """Raise a DataError for a file that is not of this recipe: somebody else's, or made in another way."""
+    for path in names:
+        if path.exists() and (facts := facts_of(path)) is None:
+            raise DataError(
+                f"{path} is there and was not made by vitrail, so it is kept. Name another folder: --out"
+            )
+        if path.exists() and {**(facts or {}), "number": None} != {**recipe.facts, "number": None}:
+            raise DataError(f"{path} was made in another way, so it is kept. Name another folder: --out")
+    listed = _listed(table) if table.exists() else recipe.facts
+    if listed != recipe.facts or (sheet.exists() and not table.exists()):
+        other = table if listed != recipe.facts else sheet
         raise DataError(
-            f"{path} is there and was not made by vitrail, so it is kept. Name another folder: --out"
+            f"{other} is there and is not of these images, so it is kept. Name another folder: --out"
         )
+
+
+def _listed(table: Path) -> Mapping[str, Any] | None:
+    """Return the recipe that a list of made images states; None for another file."""
+    try:
+        found = json.loads(table.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {key: value for key, value in found.items() if key != "files"} if isinstance(found, dict) else None
 
 
 def _write(path: Path, image: Image, facts: Mapping[str, Any]) -> None:
@@ -105,8 +124,9 @@ def _pour(data: bytes, path: Path) -> None:
 
 
 def _safe(name: str) -> str:
-    """Return a name as a part of a file name."""
-    return "".join(one if one.isalnum() or one in "_.+" else "_" for one in printable(name))[:60] or "_"
+    """Return a name as a part of a file name; one that has to be changed ends in a part of its hash."""
+    safe = "".join(one if one.isalnum() or one in "_.+" else "_" for one in printable(name))[:60]
+    return safe if safe == name else f"{safe}~{sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _hash(path: Path) -> str:

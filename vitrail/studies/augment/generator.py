@@ -35,6 +35,6 @@ def generator_of(model: str, name: str, seed: int, device: str) -> Generator:
     def write(folder: Path, number: int) -> Sequence[Path]:
         how = {key: value for key, value in asdict(making).items() if key != "strength"}
         recipe = Recipe.of(predictor.path, name, seed, how)
-        return write_made(folder, recipe, made_images(predictor, name, number, seed, making=making))
+        return write_made(folder, recipe, made_images(predictor, name, number, seed, making=making), number)
 
     return Generator(model, predictor.labels, learned, write)

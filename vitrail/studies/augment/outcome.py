@@ -56,8 +56,8 @@ class Outcome:
         return Outcome(self.name, chosen, self.with_made[:, places], self.without[:, places], self.score)
 
     def gain(self) -> str:
-        """Return the gain with its interval, in points."""
-        low, high = self.difference.interval()
+        """Return the gain with its interval, in points; no gain is larger than 100."""
+        low, high = (min(1.0, max(-1.0, end)) for end in self.difference.interval())
         return f"{100 * self.difference.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
     def sides(self) -> dict[str, dict[str, Any]]:
@@ -103,6 +103,6 @@ def sentences(outcome: Outcome | None, check: Memorisation, used: int) -> list[s
     for of_class, called in ((True, outcome.name), (False, "all other classes")):
         if (part := outcome.part(of_class=of_class)) is not None:
             lines.append(f"Gain on the {len(part.tested.ids):,} of {called}: {part.gain()}.")
-    if not admitted and found.kind == "unknown" and found.more is not None:
+    if not admitted and found.kind == "unknown" and found.more and outcome.difference.value > 0:
         lines.append(f"About {found.more:,} more test images would tell, if the gain stays as it is.")
     return [*lines, check.sentence()]
