@@ -132,5 +132,5 @@ def cell_grid(spec: FeatureSpec, image: Tensor) -> Grid:
     patch = 1 if spec.attention == "none" else spec.strides[0]
     clip = spec.frames > 0
     unit = max(patch, min(height, width) / (CLIP_CELLS if clip else CELLS))
-    moments = (min(spec.frames, MOMENTS),) if clip else ()
+    moments = (min(len(image), MOMENTS),) if clip else ()
     return *moments, max(1, round(height / unit)), max(1, round(width / unit))
