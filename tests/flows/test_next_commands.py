@@ -58,6 +58,7 @@ def everything() -> TrainOptions:
         "loss": "bce",
         "distill": "soft",
         "pool": "mean",
+        "over_time": "attention",
     }
     first |= {"balance": "loss", "precision": "bf16", "memory_format": "channels_last"}
     samples = {"str": "a 'b' $c", "int": -3, "float": 0.25, "bool": False}

@@ -15,7 +15,7 @@ from vitrail.studio.pictures import Pictures
 from vitrail.studio.thumbnails import Thumbnails, Turns, stamp_of
 
 pytest.importorskip("av")
-NAME = "up/v_up_g0001_c01.mkv"
+NAME = "left/v_left_g0001_c01.mkv"
 
 
 @pytest.fixture(scope="module")

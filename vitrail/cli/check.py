@@ -46,7 +46,7 @@ def check(
         further rasters, whose bands are put on those of the first: s1.tif s2_10m.tif s2_20m.tif
     task
         the task to train, if not the default one: classify, multilabel, segment, detect, instances, panoptic,
-        pretrain, retrieve, generate, or your own, module:Class
+        pretrain, retrieve, or generate, or your own, module:Class
     html
         write a page with the images to this file
     undo

@@ -154,11 +154,20 @@ def _source_of(run: str) -> str:
 def _example(run: str, data: str) -> list[str]:
     """Return what may be predicted next: the map of the rasters, a clip, or a picture."""
     from vitrail.data.rasters.sources import raster_files, words_of
-    from vitrail.runs.run import open_run
 
     if raster_files(data):
         return [*words_of(data), "--out", "map.tif"]
-    return ["clip.mp4"] if open_run(run).recipe().model.frames else ["picture.jpg"]
+    return ["clip.mp4"] if _takes_clips(run) else ["picture.jpg"]
+
+
+def _takes_clips(run: str) -> bool:
+    from vitrail.core.errors import VitrailError
+    from vitrail.runs.run import open_run
+
+    try:
+        return open_run(run).recipe().model.frames > 0
+    except VitrailError:  # a run that cannot be opened is told by its own command
+        return False
 
 
 def _outlook(report: dict[str, Any], data: str, options: TrainOptions) -> list[str]:

@@ -28,7 +28,7 @@ class TrainOptions:
         named recipe, or a YAML file like the recipe.yaml of a run
     task
         the task, by default the one that fits the data: classify, multilabel, segment, detect, instances, panoptic,
-        pretrain, retrieve, generate, or a class of your own, module:Class
+        pretrain, retrieve, or generate, or a class of your own, module:Class
     set
         settings of the task itself, such as dropout=0.2,mixup=0
     epochs
