@@ -287,7 +287,8 @@ def test_every_page_names_its_parts_in_the_language_of_the_browser(client):
         texts = [unescape(one).strip() for one in re.findall(r">([^<>]+)<", body)]
         words = [one for one in texts if re.search(r"[A-Za-z]{3}", one) and "⟦" not in one]
         own = re.compile(r"cat|dog|photos|vitrail|png|Class folders|image|layout|labels|groups|splits|what it is|"
-                         r"English|the table|the column|Fewer|Random|split|things|window|block|buffer|seconds")  # fmt: skip
+                         r"English|the table|the column|Fewer|Random|split|things|window|block|buffer|"
+                         r"seconds")  # fmt: skip
         assert [one for one in words if not own.search(one)] == [], address
 
 
