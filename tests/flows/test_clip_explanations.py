@@ -111,7 +111,7 @@ def test_without_pyav_a_folder_of_frames_gets_a_gif(model, tmp_path, monkeypatch
     monkeypatch.setattr(clip_page, "write_video", missing)
     found = ImageExplainer(Predictor(model), folder).explain("occlusion")
     path = clip_page.write_animation(found, tmp_path / "frames.html")
-    assert path.name == "frames.gif"
+    assert path.name == "frames.explained.gif"
     with Image.open(path) as moving:
         assert moving.n_frames >= 24
 
