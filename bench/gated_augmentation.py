@@ -75,6 +75,7 @@ def decision(data: Path, generator: str, asked: argparse.Namespace, out: Path) -
     """Return what `vitrail augment` says of a generator."""
     more = ["--n", asked.n] if asked.n else []
     more += ["--epochs", asked.epochs] if asked.epochs else []
+    more += ["--recipe", asked.recipe]
     return called(
         "augment", data, "--class", asked.rare, "--with", generator, "--seeds", asked.seeds, "--model", asked.model,
         "--weights", "none", "--imgsz", asked.imgsz, "--device", asked.device, "--out", out, "--json", *more,
@@ -92,7 +93,12 @@ def planted(
         return [Path(shutil.copy(images[i % len(images)], folder / f"{i:04}.png")) for i in range(number)]
 
     options = TrainOptions(
-        model=asked.model, weights="none", imgsz=str(asked.imgsz), epochs=asked.epochs, device=asked.device
+        model=asked.model,
+        weights="none",
+        recipe=asked.recipe,
+        imgsz=str(asked.imgsz),
+        epochs=asked.epochs,
+        device=asked.device,
     )
     labels = sorted(one.name for one in (data / "train").iterdir())
     wanted = Asked(str(data), asked.rare, options, asked.n, asked.seeds)
@@ -114,6 +120,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, help="generated images; by default as many as the class lacks")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--model", default="vit_digits", help="the network that is trained with and without")
+    parser.add_argument("--recipe", default="digits_vit", help="of the classifiers")
     parser.add_argument("--epochs", type=int, help="of the classifiers; by default the recipe's")
     parser.add_argument("--generator", help="a run that makes digits, trained on FOLDER/digits")
     parser.add_argument("--generator-epochs", type=int)
