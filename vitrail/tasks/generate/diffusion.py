@@ -13,20 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from math import log, pi, sqrt
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vitrail.core.errors import SettingError
-
-STEPS = 1000
-"""Steps of the published schedule."""
+from vitrail.tasks.generate.settings import STEPS, Sampler
 
 GUIDED = 3
 """Channels of the noise that guidance changes, in the official code also of four channels."""
-
-Sampler = Literal["ddpm", "ddim"]
 
 
 class Estimate(NamedTuple):
